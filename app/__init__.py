@@ -1,0 +1,25 @@
+"""Belfry: the bell of somebody else's product."""
+
+from typing import Any
+
+import flask
+
+from app import auth, cli, cli_people, db, errors, guard, inbox_api, limits, pages, serve, settings
+
+
+def create_app(**overrides: Any) -> flask.Flask:
+    """The service as a WSGI application. Settings come from the environment, `overrides` before them."""
+    chosen = settings.load(**overrides)
+    app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
+    settings.init_app(app, chosen)
+    db.init_app(app, chosen)
+    errors.init_app(app)
+    guard.init_app(app, chosen)
+    auth.init_app(app, chosen)
+    app.register_blueprint(inbox_api.api)
+    app.register_blueprint(pages.pages)
+    limits.init_app(app, chosen, caller=auth.caller, is_nobody=auth.is_nobody)
+    cli.init_app(app)
+    cli_people.init_app(app)
+    serve.init_app(app)
+    return app

@@ -1,0 +1,184 @@
+"""`flask send`, `cleanup`, `stats`, `doctor`, `demo`. Thin: each parses, calls one function, and says what came of it."""
+
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import click
+import flask
+import orjson
+from pydantic import Field
+
+from app import checkup, db, demo, publishing, retention, settings
+from app.console import Bar, Outcome, says
+from app.errors import Problem
+from app.publishing import AddressedEvent, Event
+from app.validation import Model, Subject, check, parse_object
+
+MOST_ERRORS_TOLD = 50
+
+
+def init_app(app: flask.Flask) -> None:
+    for command in (send, cleanup, stats, doctor, fill_demo):
+        app.cli.add_command(command)
+    if click.get_current_context(silent=True):
+        # Alembic costs a quarter of a second and 11 MB: commands pay for it, workers do not.
+        from flask_migrate import Migrate
+
+        Migrate(app, db, directory=str(migrations(app)))
+
+
+def migrations(app: flask.Flask) -> Path:
+    return Path(app.root_path).parent / "migrations"
+
+
+@click.command()
+@click.argument("recipients", nargs=-1, metavar="RECIPIENT...")
+@click.option("--type", "type_", metavar="TYPE", help="What kind of event: comment, mention, …")
+@click.option("--title", help="1 to 200 characters.")
+@click.option("--body", help="Up to 4,000 characters; simple markup is kept.")
+@click.option("--url", help="Where the notification leads.")
+@click.option("--group-key", help="Joins an unread notification of the same key instead of standing beside it.")
+@click.option("--expires-in", type=int, metavar="SECONDS")
+@click.option(
+    "--file", "file", type=click.File("rb"), help="Publish each line of a JSON Lines file; - is standard input."
+)
+@says
+def send(recipients: tuple[str, ...], file: BinaryIO | None, type_: str | None, **fields: Any) -> Outcome:
+    """Publish an event to RECIPIENT..., or each line of a file."""
+    given = {name: value for name, value in {"type": type_, **fields}.items() if value is not None}
+    if file is not None:
+        if given or recipients:
+            raise click.UsageError("--file stands alone: recipients and fields are in its lines.")
+        return _send_file(file.read().splitlines())
+    to = check(Recipients, _unicode({"recipients": list(recipients)})).recipients
+    done = db.write(publishing.publish, check(Event, _unicode(given)), to, _ttl())
+    people = "1 person" if done.recipients == 1 else f"{done.recipients} people"
+    data = {"event_id": done.event_id, "recipients": done.recipients, "created": done.created}
+    return data, f"Published event {done.event_id} to {people}."
+
+
+class Recipients(Model):
+    """The recipients on a command line: as many as fit there."""
+
+    recipients: Annotated[list[Subject], Field(min_length=1)]
+
+
+def _unicode(given: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return parse_object(orjson.dumps(given))
+    except TypeError:
+        raise Problem(422, "The arguments must be UTF-8.") from None
+
+
+def _send_file(lines: list[bytes]) -> Outcome:
+    """Publishes nothing unless every line is good; each line in a transaction of its own, and once a day only."""
+    now = db.read(publishing.now)
+    _check_lines(lines, now)
+    seen: Counter[bytes] = Counter()
+    published = total = 0
+    for line in Bar(len(lines), "Publishing").over(lines):
+        if not line.strip():
+            continue
+        key, digest = publishing.line_key(line, seen[line])
+        seen[line] += 1
+        event = _read_line(line, now)
+        done = db.write(publishing.publish_once, key, digest, event, event.recipients, _ttl())
+        total += 1
+        published += not done.replayed
+    data = {"lines": total, "published": published, "already_published": total - published}
+    return data, f"Published {published} of {total} lines; {total - published} had been published before."
+
+
+def _check_lines(lines: list[bytes], now: datetime) -> None:
+    bad = [f"line {number}: {error}" for number, line in enumerate(lines, 1) for error in _errors_of(line, now)]
+    if bad:
+        more = [f"… and {len(bad) - MOST_ERRORS_TOLD} more"] if len(bad) > MOST_ERRORS_TOLD else []
+        raise click.ClickException("\n".join(["nothing was published.", *bad[:MOST_ERRORS_TOLD], *more]))
+
+
+def _errors_of(line: bytes, now: datetime) -> list[str]:
+    try:
+        if line.strip():
+            _read_line(line, now)
+    except Problem as problem:
+        return [f"{error.field} {error.message}" for error in problem.errors] or [problem.detail]
+    return []
+
+
+def _read_line(line: bytes, now: datetime) -> AddressedEvent:
+    value = parse_object(line)
+    if "recipient" in value and "recipients" not in value:
+        value["recipients"] = [value.pop("recipient")]
+    event = check(AddressedEvent, value)
+    event.check_expiry(now)
+    return event
+
+
+def _ttl() -> timedelta:
+    return timedelta(days=settings.current().notification_ttl_days)
+
+
+@click.command()
+@click.option("--batch", default=1000, show_default=True, type=click.IntRange(1, 10_000), help="Rows a transaction.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, delete nothing.")
+@says
+def cleanup(batch: int, dry_run: bool) -> Outcome:
+    """Delete what has expired. For cron: safe at any time, beside itself, and when killed."""
+    if dry_run:
+        would = db.read(retention.count_expired)
+        return {"dry_run": True, "would_delete": would}, f"Would delete {_amounts(would)}."
+    with retention.only_one() as alone:
+        if not alone:
+            return {"already_running": True, "deleted": {}}, "Another clean-up is running; nothing to do."
+        bar = Bar(sum(db.read(retention.count_expired).values()), "Deleting")
+        deleted = retention.clean_up(batch, lambda chore, rows: bar.move(rows))
+        bar.finish()
+    return {"deleted": deleted}, f"Deleted {_amounts(deleted)}."
+
+
+def _amounts(rows: dict[str, int]) -> str:
+    found = [f"{count:,} {chore.replace('_', ' ')}" for chore, count in rows.items() if count]
+    return ", ".join(found) or "nothing"
+
+
+@click.command()
+@says
+def stats() -> Outcome:
+    """Say how much of everything there is."""
+    found = db.read(checkup.stats)
+    return found, "\n".join(f"{name.replace('_', ' '):22}{value:>14,}" for name, value in found.items())
+
+
+@click.command()
+@says
+def doctor() -> Outcome:
+    """Say what is wrong with this installation and what to do; status 1 if something is broken."""
+    chosen, app = settings.current(), flask.current_app
+    findings = [
+        *checkup.check_settings(chosen),
+        checkup.check_secret_key(chosen, Path(app.instance_path)),
+        *db.read(lambda connection: list(checkup.check_server(connection))),
+        *db.read(lambda connection: list(checkup.check_server_settings(connection))),
+        db.read(checkup.check_migrations, _head()),
+    ]
+    if findings[-1].verdict == "ok":  # without its tables there is nothing to ask
+        findings.append(db.read(checkup.check_clean_up))
+    lines = [f"{f.verdict:7} {f.subject}: {f.detail}" + (f" -> {f.advice}" if f.advice else "") for f in findings]
+    status = int(any(finding.verdict == "broken" for finding in findings))
+    return [finding._asdict() for finding in findings], "\n".join(lines), status
+
+
+def _head() -> str | None:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory(str(migrations(flask.current_app))).get_current_head()
+
+
+@click.command("demo")
+@says
+def fill_demo() -> Outcome:
+    """Make sample people (ada, grace) and events."""
+    made = db.write(demo.fill)
+    return made, f"{made['people']} people and {made['events']} new events. Sign in with: flask user link ada"

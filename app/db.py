@@ -1,0 +1,142 @@
+"""The one way to the database: `read` asks a question, `write` makes a change in one transaction.
+
+Both take a function whose first parameter is the connection, and give back what it gives back.
+"""
+
+import atexit
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import flask
+import orjson
+import sqlalchemy
+import sqlalchemy.exc
+from sqlalchemy import Connection, Engine
+
+from app import embedded
+from app.settings import Settings
+
+# Serialization failure, deadlock, lock not to be had in time, and a row gone or come between two statements:
+# somebody else was first, and trying again sees what they did.
+LOST_RACES = {"40001", "40P01", "55P03", "23503", "23505"}
+TRIES = 3
+
+# Every statement has a deadline of its own, so that trouble with the database never holds a worker's thread for long.
+SESSION_OPTIONS = (
+    "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s -c jit=off"
+)
+
+
+class LostRace(sqlalchemy.exc.TimeoutError):
+    """Somebody else's change came between two statements: the whole transaction is to be tried again."""
+
+
+class UncertainCommit(sqlalchemy.exc.TimeoutError):
+    """The connection went while committing. Nobody knows whether the change took place, so it is not done twice."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def init_app(app: flask.Flask, settings: Settings) -> None:
+    app.extensions["database"] = Database(settings, Path(app.instance_path) / "postgres")
+
+
+def read(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `question` finds, each of its statements on its own: no BEGIN and COMMIT for a poll to pay."""
+
+    def ask() -> T:
+        with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return question(connection, *args, **kwargs)
+
+    return _with_tries(ask)
+
+
+def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `change` gives back once its one transaction is committed; whatever it raises undoes all of it.
+
+    It is run again where a race was lost or a pooled connection turned out to be dead, so everything that it
+    does must be done through its connection.
+    """
+
+    def change_and_commit() -> T:
+        with engine().connect() as connection, connection.begin() as transaction:
+            result = change(connection, *args, **kwargs)
+            _commit(transaction)
+            return result
+
+    return _with_tries(change_and_commit)
+
+
+def engine() -> Engine:
+    """The engine of this process, for migrations and checks; everything else goes through `read` and `write`."""
+    return _database().engine
+
+
+def _database() -> "Database":
+    database: Database = flask.current_app.extensions["database"]
+    return database
+
+
+class Database:
+    """The engine, made when first needed: after gunicorn's fork, and not at all for a command that asks nothing."""
+
+    def __init__(self, settings: Settings, private_folder: Path) -> None:
+        self.settings = settings
+        self.private_folder = private_folder
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            self._engine = make_engine(self.settings.database_url or self._private_url(), self.settings.threads)
+        return self._engine
+
+    def _private_url(self) -> str:
+        stack = contextlib.ExitStack()
+        atexit.register(stack.close)
+        return stack.enter_context(embedded.running(self.private_folder))
+
+
+def make_engine(url: str, threads: int) -> Engine:
+    """An engine with a connection for every thread, in read committed whatever the server's default is."""
+    return sqlalchemy.create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=threads,
+        max_overflow=1,
+        pool_timeout=3,
+        pool_recycle=1800,
+        pool_use_lifo=True,
+        json_deserializer=orjson.loads,
+        connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "options": SESSION_OPTIONS},
+    )
+
+
+def _commit(transaction: sqlalchemy.Transaction) -> None:
+    try:
+        transaction.commit()
+    except sqlalchemy.exc.OperationalError as error:
+        raise UncertainCommit("the connection was lost while committing") from error
+
+
+def _with_tries(work: Callable[[], T]) -> T:
+    for attempt in range(1, TRIES + 1):
+        try:
+            return work()
+        except (LostRace, sqlalchemy.exc.DBAPIError) as error:
+            if attempt == TRIES or not _is_worth_another_try(error):
+                raise
+        time.sleep(random.uniform(0, 0.02 * attempt))
+    raise AssertionError("the last try either returns or raises")
+
+
+def _is_worth_another_try(error: LostRace | sqlalchemy.exc.DBAPIError) -> bool:
+    if isinstance(error, LostRace):
+        return True
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) in LOST_RACES

@@ -1,0 +1,120 @@
+"""One error shape for everything that goes wrong: RFC 9457 problem details."""
+
+import logging
+import uuid
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import flask
+import orjson
+import sqlalchemy.exc
+from werkzeug.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+# Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
+DETAILS = {
+    404: "There is nothing here.",
+    405: "This address does not take that method.",
+    413: "The body is too large.",
+    500: "Something went wrong on this side. It has been written down under the request_id.",
+}
+
+
+class FieldError(NamedTuple):
+    """What is wrong with one field, in words its sender can act on; `field` is a path such as `events[10].title`."""
+
+    field: str
+    message: str
+
+
+class Problem(Exception):
+    """A refusal with its reason, raised where the fact is known and answered as `application/problem+json`.
+
+    `retry_after` is in seconds, for 429 and 503 only: the two answers that may carry `Retry-After`.
+    """
+
+    def __init__(
+        self, status: int, detail: str, errors: Sequence[FieldError] = (), retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.retry_after = retry_after
+
+
+def not_found() -> Problem:
+    """The one answer for what is unknown, expired or somebody else's: nobody can tell these apart."""
+    return Problem(404, DETAILS[404])
+
+
+def signed_out() -> Problem:
+    return Problem(401, "You are not signed in.")
+
+
+def init_app(app: flask.Flask) -> None:
+    # On the app, not on blueprints: a blueprint's handlers never see the 404 and 405 of an unmatched address.
+    app.register_error_handler(Problem, answer_problem)
+    app.register_error_handler(HTTPException, answer_http_exception)
+    app.register_error_handler(sqlalchemy.exc.SQLAlchemyError, answer_database_trouble)
+    app.register_error_handler(Exception, answer_surprise)
+
+
+def answer_problem(problem: Problem) -> flask.Response:
+    """Answers with the problem as JSON, or as a page to a browser that asked for one."""
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        "request_id": request_id(),
+        "errors": [error._asdict() for error in problem.errors],
+    }
+    response: flask.Response
+    if _asks_for_a_page():
+        response = flask.make_response(flask.render_template("problem.html", **content))
+    else:
+        response = flask.Response(orjson.dumps(content), mimetype="application/problem+json")
+    response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    return response
+
+
+def answer_http_exception(error: HTTPException) -> flask.typing.ResponseReturnValue:
+    status = error.code or 500
+    if status < 400:  # a redirect that routing wants
+        return error
+    response = answer_problem(Problem(status, DETAILS.get(status, error.description or "")))
+    # The exception's own response knows headers that belong to the status, such as Allow on a 405.
+    for name, value in error.get_headers():
+        if name.lower() not in ("content-type", "content-length"):
+            response.headers.setdefault(name, value)
+    return response
+
+
+def answer_database_trouble(error: sqlalchemy.exc.SQLAlchemyError) -> flask.Response:
+    """503 where asking again can help (no connection, a time-out, a race lost too often), else 500."""
+    if not isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.TimeoutError):
+        return answer_surprise(error)
+    log.warning("database unavailable request_id=%s: %s", request_id(), type(error).__name__)
+    return answer_problem(Problem(503, "The database does not answer just now.", retry_after=2))
+
+
+def answer_surprise(error: Exception) -> flask.Response:
+    log.error("unhandled error request_id=%s", request_id(), exc_info=error)
+    return answer_problem(Problem(500, DETAILS[500]))
+
+
+def request_id() -> str:
+    """The number under which this request's trouble can be found again in the log."""
+    if "request_id" not in flask.g:
+        flask.g.request_id = uuid.uuid4().hex
+    return str(flask.g.request_id)
+
+
+def _asks_for_a_page() -> bool:
+    accept = flask.request.accept_mimetypes
+    return accept.best_match(["application/problem+json", "text/html"]) == "text/html"

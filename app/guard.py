@@ -1,0 +1,143 @@
+"""The wall around every route: the cross-site rule, CORS for the hosts' pages, security headers, sizes and proxies."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app.errors import Problem
+from app.settings import Settings
+
+BODY_BYTES = 64 * 1024
+API = "inbox_api"  # the blueprint that pages on other origins may call
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+def content_security_policy(form_action: str = "") -> str:
+    """What a page of ours may load: its own files, nothing inline. `form_action`: where its form may lead as well."""
+    parts = urlsplit(form_action)
+    beyond = f" {parts.scheme}://{parts.netloc}" if form_action else ""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
+        f" form-action 'self'{beyond}; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
+EVERY_ANSWER = {
+    "Content-Security-Policy": content_security_policy(),
+    "X-Content-Type-Options": "nosniff",
+    # Under no-referrer a browser's own forms would send `Origin: null`, which the cross-site rule refuses.
+    "Referrer-Policy": "same-origin",
+}
+PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match",
+    "Access-Control-Max-Age": "7200",
+}
+EXPOSED_HEADERS = "ETag, X-Poll-Interval, Retry-After"
+
+
+def init_app(app: flask.Flask, settings: Settings) -> None:
+    guard = Guard(settings)
+    app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES, TRUSTED_HOSTS=settings.hosts)
+    app.before_request(guard.answer_preflight)
+    app.before_request(guard.refuse_cross_site)
+    app.after_request(guard.add_headers)
+    app.wsgi_app = under_prefix(app.wsgi_app, settings.prefix)  # type: ignore[method-assign]
+    if settings.trusted_proxies:
+        # Exactly as many entries as there are proxies: one more, and a client could name its own address.
+        count = settings.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+
+
+def under_prefix(application: Callable[..., Any], prefix: str) -> Callable[..., Iterable[bytes]]:
+    """The application under the path of `PUBLIC_URL`, whether the proxy in front leaves that path on or takes it off."""
+
+    def under(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
+            environ["PATH_INFO"] = path.removeprefix(prefix)
+        environ["SCRIPT_NAME"] = prefix
+        result: Iterable[bytes] = application(environ, start_response)
+        return result
+
+    return under if prefix else application
+
+
+class Guard:
+    """Lets through, and adds to answers, what the settings allow."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.cors_origins = set(settings.cors_origins)
+        self.allowed_origins = self.cors_origins | {settings.own_origin}
+
+    def refuse_cross_site(self) -> None:
+        """The published Fetch-Metadata rule, for every change, as in Go's http.CrossOriginProtection.
+
+        An allowed Origin passes; `Sec-Fetch-Site` must say same-origin or none; without that header the Origin must be
+        the host's own; with neither header it is no browser, and nobody's cookies are at stake.
+        """
+        request = flask.request
+        if request.method in SAFE_METHODS:
+            return
+        origin = request.headers.get("Origin")
+        site = request.headers.get("Sec-Fetch-Site")
+        if origin in self.allowed_origins:
+            return
+        if site is not None:
+            passes = site in ("same-origin", "none")
+        else:
+            passes = origin is None or urlsplit(origin).netloc == request.host
+        if not passes:
+            raise Problem(403, "This request comes from a page of another site.")
+
+    def answer_preflight(self) -> flask.Response | None:
+        """Answers a browser that asks whether an allowed page may call the API; no limit counts it."""
+        request = flask.request
+        if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+            return None
+        response = flask.Response(status=204)
+        if request.blueprint == API and request.headers.get("Origin") in self.cors_origins:
+            response.headers.update(PREFLIGHT)
+        return response
+
+    def add_headers(self, response: flask.Response) -> flask.Response:
+        for name, value in EVERY_ANSWER.items():
+            response.headers.setdefault(name, value)
+        if flask.request.endpoint == "static":
+            # Host pages on any site load the bell. `no-cache` asks each time: no upgrade mixes module versions.
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+            response.headers["Cache-Control"] = "no-cache"
+            return response
+        response.headers["Cache-Control"] = "private, no-store"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response.vary.update(["Cookie", "Authorization"])
+        if flask.request.blueprint == API and self.cors_origins:
+            self._add_cors(response)
+        return response
+
+    def _add_cors(self, response: flask.Response) -> None:
+        response.vary.add("Origin")
+        origin = flask.request.headers.get("Origin")
+        if origin in self.cors_origins:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+
+
+def json_body() -> bytes:
+    """The request's body, which must call itself JSON; none at all may come without a type. 413, 415."""
+    raw = flask.request.get_data()
+    if (raw or flask.request.content_type) and flask.request.mimetype != "application/json":
+        raise Problem(415, "The body must be application/json.")
+    return raw
+
+
+def form() -> dict[str, str]:
+    """The fields of a submitted form, each once, which must be encoded as a plain form. 415."""
+    if flask.request.mimetype != "application/x-www-form-urlencoded":
+        raise Problem(415, "The body must be a form: application/x-www-form-urlencoded.")
+    return flask.request.form.to_dict()

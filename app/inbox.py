@@ -1,0 +1,177 @@
+"""What a reader sees. Each function is one statement, which checks in the same breath that the reader may see it."""
+# ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from app.errors import not_found, signed_out
+from app.people import MAY_READ, Reader
+from app.unread import COUNTS, NEWEST, OPEN
+
+NOTIFICATION = """n.id, n.group_count, n.seen_at, n.read_at, n.archived_at, n.expires_at,
+    e.type, e.title, e.body_text, e.body_html, e.url, e.actor_name, e.actor_url, e.actor_image,
+    e.data, e.priority, e.created_at"""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The unread part of an inbox at one moment, with the number of the latest change that it contains."""
+
+    user_id: int
+    user: str
+    version: int
+    until: int  # when the first of what was counted expires, in microseconds since 1970; 0: nothing does
+    unread_count: int
+    unseen_count: int
+    more: bool
+    notifications: list[dict[str, Any]]
+
+    def tag(self, epoch: str, limit: int) -> str:
+        """The snapshot's `ETag`. Equal tags stand for equal answers, for one person and for ever."""
+        return f'"{epoch}.{self.user_id}.{self.version}.{self.until}.{limit}"'
+
+    def as_json(self) -> dict[str, Any]:
+        """The snapshot as the wire has it."""
+        return {
+            "user": self.user,
+            "notifications": self.notifications,
+            "unread_count": self.unread_count,
+            "unseen_count": self.unseen_count,
+            "version": self.version,
+            "more": self.more,
+        }
+
+
+UNCHANGED = text(f"""
+    SELECT inbox_version = :version AND (:until = 0 OR extract(epoch FROM now()) * 1000000 < :until)
+    FROM users WHERE {MAY_READ}
+""")
+
+
+def is_unchanged(connection: Connection, reader: Reader, version: int, until: int) -> bool:
+    """Whether an earlier snapshot with this version and UNTIL still is the whole truth. Index: users_pkey."""
+    parameters = {**reader.claims, "version": version, "until": until}
+    return bool(_require_reader(connection.execute(UNCHANGED, parameters).one_or_none())[0])
+
+
+UNREAD = text(f"""
+    WITH newest AS MATERIALIZED ({NEWEST}
+    ), totals AS (
+        SELECT {COUNTS},
+            count(*) > :limit AS more,
+            coalesce(CAST(extract(epoch FROM min(expires_at)) * 1000000 AS bigint), 0) AS until
+        FROM newest
+    ), page AS (
+        SELECT {NOTIFICATION} FROM newest AS n JOIN events AS e ON e.id = n.event_id ORDER BY n.id DESC LIMIT :limit
+    )
+    SELECT users.subject, users.inbox_version, totals.*, page.*
+    FROM users CROSS JOIN totals LEFT JOIN page ON true
+    WHERE {MAY_READ} ORDER BY page.id DESC
+""")
+
+
+def unread_snapshot(connection: Connection, reader: Reader, limit: int) -> Snapshot:
+    """The newest unread notifications with both counts and the version, all of one moment.
+
+    401 where the session is not good any more. Index: notifications_unread.
+    """
+    rows = connection.execute(UNREAD, {**reader.claims, "limit": limit}).all()
+    first = _require_reader(rows[0] if rows else None)
+    return Snapshot(
+        user_id=reader.user_id,
+        user=first.subject,
+        version=first.inbox_version,
+        until=first.until,
+        unread_count=first.unread_count,
+        unseen_count=first.unseen_count,
+        more=first.more,
+        notifications=_notifications(rows),
+    )
+
+
+STATES = {
+    "all": "n.archived_at IS NULL",
+    "unread": OPEN,
+    "read": "n.read_at IS NOT NULL AND n.archived_at IS NULL",
+    "archived": "n.archived_at IS NOT NULL",
+}
+
+
+def _list_statement(condition: str) -> TextClause:
+    return text(f"""
+        SELECT page.* FROM users LEFT JOIN (
+            SELECT {NOTIFICATION} FROM notifications AS n JOIN events AS e ON e.id = n.event_id
+            WHERE n.user_id = :user_id AND n.id < :before AND now() < n.expires_at AND {condition}
+            ORDER BY n.id DESC LIMIT :limit
+        ) AS page ON true
+        WHERE {MAY_READ} ORDER BY page.id DESC
+    """)
+
+
+LISTS = {state: _list_statement(condition) for state, condition in STATES.items()}
+LISTS_OF_TYPE = {state: _list_statement(f"{condition} AND e.type = :type") for state, condition in STATES.items()}
+
+
+def list_notifications(
+    connection: Connection, reader: Reader, state: str, limit: int, before: int, type: str | None = None
+) -> list[dict[str, Any]]:
+    """At most `limit` notifications with ids below `before`, newest first.
+
+    Indexes: notifications_unread, notifications_archived, else notifications_pkey.
+    """
+    statement = LISTS_OF_TYPE[state] if type else LISTS[state]
+    rows = connection.execute(statement, {**reader.claims, "limit": limit, "before": before, "type": type}).all()
+    _require_reader(rows[0] if rows else None)
+    return _notifications(rows)
+
+
+FIND = text(f"""
+    SELECT found.* FROM users LEFT JOIN (
+        SELECT {NOTIFICATION} FROM notifications AS n JOIN events AS e ON e.id = n.event_id
+        WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at
+    ) AS found ON true
+    WHERE {MAY_READ}
+""")
+
+
+def find_notification(connection: Connection, reader: Reader, id: int) -> dict[str, Any]:
+    """One notification of the reader's own; 404 for unknown, expired and foreign alike. Index: notifications_pkey."""
+    row = _require_reader(connection.execute(FIND, {**reader.claims, "id": id}).one_or_none())
+    if row.id is None:
+        raise not_found()
+    return _notification(row)
+
+
+def _require_reader(row: Row[Any] | None) -> Row[Any]:
+    # Every statement starts from the user's row under MAY_READ: without that row the caller is nobody.
+    if row is None:
+        raise signed_out()
+    return row
+
+
+def _notifications(rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
+    return [_notification(row) for row in rows if row.id is not None]
+
+
+def _notification(row: Row[Any]) -> dict[str, Any]:
+    actor = {"name": row.actor_name, "url": row.actor_url, "image": row.actor_image}
+    return {
+        "id": row.id,
+        "type": row.type,
+        "title": row.title,
+        "body": row.body_text,
+        "body_html": row.body_html,
+        "url": row.url,
+        "actor": actor if row.actor_name is not None else None,
+        "data": row.data,
+        "priority": row.priority,
+        "count": row.group_count,
+        "created_at": row.created_at,
+        "expires_at": row.expires_at,
+        "seen_at": row.seen_at,
+        "read_at": row.read_at,
+        "archived_at": row.archived_at,
+    }

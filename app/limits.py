@@ -1,0 +1,140 @@
+"""Rate limits: the numbers, the counters in each worker's memory, and those in PostgreSQL that all workers share.
+
+Polls and a reader's other calls are counted in memory by Flask-Limiter, for speed; each of N workers allows its N-th
+part, so that the sum never exceeds the limit. Sign-ins are counted in PostgreSQL, so that their limit holds across
+workers and restarts.
+"""
+
+import hashlib
+import ipaddress
+import math
+import time
+from collections.abc import Callable
+from typing import cast
+
+import flask
+import limits
+from flask.typing import RouteCallable
+from flask_limiter import Limiter, RequestLimit
+from limits.storage import Storage
+from limits.strategies import FixedWindowRateLimiter
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import db
+from app.errors import Problem
+from app.settings import Settings
+
+POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
+CALLS = "300 per minute"  # each other route, per user; per address for who is not signed in
+SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
+SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
+
+
+def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], is_nobody: Callable[[], bool]) -> None:
+    """Counts every route that is registered by now, after the guard has let a request through.
+
+    `caller` names whom a request counts against; polls of nobody are not counted, for they are answered 401 at once
+    and an address may stand for a whole company.
+    """
+    limiter = Limiter(
+        caller,
+        app=app,
+        storage_uri="memory://",
+        headers_enabled=False,  # they would send Retry-After on 200, and polite clients would slow down
+        default_limits=[share(CALLS, settings.web_concurrency)],
+        on_breach=refuse,
+    )
+    polls = limiter.limit(share(settings.poll_limit, settings.web_concurrency), exempt_when=is_nobody)
+    app.view_functions[POLLS] = cast(RouteCallable, polls(app.view_functions[POLLS]))
+
+
+def share(rates: str, workers: int) -> str:
+    """One worker's part of a limit: the parts of all workers together never exceed it."""
+    parts = limits.parse_many(rates)
+    return "; ".join(f"{max(1, part.amount // workers)} per {part.multiples} {part.GRANULARITY.name}" for part in parts)
+
+
+def refuse(limit: RequestLimit) -> None:
+    """Raises 429 with the time to wait."""
+    raise too_many(limit.reset_at - time.time())
+
+
+def too_many(seconds: float) -> Problem:
+    return Problem(429, "Too many requests. Try again later.", retry_after=max(1, math.ceil(seconds)))
+
+
+def count_sign_in(account: str, address: str) -> None:
+    """Counts one attempt for the account and for the address; raises 429 where either has had too many.
+
+    Called before any hashing: a password check costs a tenth of a second of CPU. Right and wrong passwords count
+    alike. Nobody is locked out for longer than the window, and sign-in links are not counted here.
+    """
+    limiter = FixedWindowRateLimiter(PostgresStorage())
+    # A digest, for the account is whatever a stranger typed and may be long.
+    digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
+    for limit, key in [
+        (SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
+        (SIGN_INS_PER_ACCOUNT, f"account/{digest}"),
+    ]:
+        if not limiter.hit(limit, "sign-in", key):
+            raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
+
+
+def network(address: str) -> str:
+    """The address itself, or for IPv6 its /64: one household or server holds all of that."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+COUNT = text("""
+    INSERT INTO rate_limits AS counter (key, count, expires_at)
+    VALUES (:key, :amount, now() + make_interval(secs => :expiry))
+    ON CONFLICT (key) DO UPDATE SET
+        count = CASE WHEN counter.expires_at <= now() THEN excluded.count ELSE counter.count + excluded.count END,
+        expires_at = CASE WHEN counter.expires_at <= now() THEN excluded.expires_at ELSE counter.expires_at END
+    RETURNING count
+""")
+GET = text("SELECT count FROM rate_limits WHERE key = :key AND now() < expires_at")
+SECONDS_LEFT = text("SELECT extract(epoch FROM expires_at - now()) FROM rate_limits WHERE key = :key")
+CLEAR = text("DELETE FROM rate_limits WHERE key = :key")
+RESET = text("DELETE FROM rate_limits")
+
+
+class PostgresStorage(Storage):
+    """Counters of the `limits` library in the table `rate_limits`.
+
+    Every call is a short transaction of its own, so a counter is never locked while other work goes on, and what
+    was counted stays counted when the request fails. Windows run by the database's clock.
+    """
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return SQLAlchemyError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        def count(connection: Connection) -> int:
+            return int(connection.execute(COUNT, {"key": key, "expiry": expiry, "amount": amount}).scalar_one())
+
+        return db.read(count)
+
+    def get(self, key: str) -> int:
+        return int(db.read(lambda connection: connection.execute(GET, {"key": key}).scalar()) or 0)
+
+    def get_expiry(self, key: str) -> float:
+        left = db.read(lambda connection: connection.execute(SECONDS_LEFT, {"key": key}).scalar())
+        return time.time() + float(left or 0)
+
+    def check(self) -> bool:
+        return bool(db.read(lambda connection: connection.execute(text("SELECT true")).scalar()))
+
+    def reset(self) -> int:
+        return db.read(lambda connection: connection.execute(RESET).rowcount)
+
+    def clear(self, key: str) -> None:
+        db.read(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)

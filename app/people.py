@@ -1,0 +1,202 @@
+"""People: who they are, how they prove it, and the sessions and sign-in links that they hold."""
+
+import functools
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, Row, text
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from app import sanitize
+from app.errors import Problem
+
+# The one rule for whether a session is good, put into the statement that does the work: nothing can come between.
+MAY_READ = """users.id = :user_id AND users.is_active AND users.session_epoch = :session_epoch
+    AND now() < to_timestamp(:session_until)
+    AND NOT EXISTS (SELECT FROM ended_sessions WHERE session_id = :session_id)"""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a session's signed cookie claims. Believed only together with `MAY_READ`."""
+
+    user_id: int
+    session_epoch: int
+    session_id: str
+    session_until: int  # seconds since 1970, by the database's clock
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """The parameters of `MAY_READ`."""
+        return asdict(self)
+
+
+FIND_FOR_SIGN_IN = text("SELECT id, password_hash, is_active FROM users WHERE subject = :subject")
+
+
+def find_for_sign_in(connection: Connection, subject: str) -> Row[Any] | None:
+    """The user of that name with the hash of the password, or None. Index: users_subject_key."""
+    return connection.execute(FIND_FOR_SIGN_IN, {"subject": subject}).one_or_none()
+
+
+def password_matches(user: Row[Any] | None, password: str) -> bool:
+    """Whether this is the active user's password; takes as long for a user who is unknown or has none."""
+    known = user is not None and user.password_hash is not None
+    matches = check_password_hash(user.password_hash if known and user else _nobodys_hash(), password)
+    return bool(matches and known and user and user.is_active)
+
+
+@functools.cache
+def _nobodys_hash() -> str:
+    return generate_password_hash(secrets.token_urlsafe())
+
+
+START_SESSION = text("""
+    SELECT id, session_epoch, CAST(extract(epoch FROM now() + :length) AS bigint) AS session_until
+    FROM users WHERE id = :user_id AND is_active
+""")
+
+
+def start_session(connection: Connection, user_id: int, hours: float) -> Reader | None:
+    """A new session for the user, good for so many hours from now; None where the user is gone or disabled."""
+    found = connection.execute(START_SESSION, {"user_id": user_id, "length": timedelta(hours=hours)}).one_or_none()
+    if found is None:
+        return None
+    return Reader(found.id, found.session_epoch, secrets.token_urlsafe(16), found.session_until)
+
+
+END_SESSION = text("""
+    INSERT INTO ended_sessions (session_id, until) VALUES (:session_id, to_timestamp(:session_until))
+    ON CONFLICT DO NOTHING
+""")
+
+
+def end_session(connection: Connection, reader: Reader) -> None:
+    """Ends this one session on the server: its cookie is 401 from now on, the person's others stay."""
+    connection.execute(END_SESSION, reader.claims)
+
+
+FIND_NAME = text(f"SELECT coalesce(display_name, subject) FROM users WHERE {MAY_READ}")  # noqa: S608 - constants only
+
+
+def find_name(connection: Connection, reader: Reader) -> str | None:
+    """What the signed-in reader is called; None where the session is not good any more."""
+    name: str | None = connection.execute(FIND_NAME, reader.claims).scalar_one_or_none()
+    return name
+
+
+SAVE_USER = text("""
+    INSERT INTO users (subject, display_name, password_hash) VALUES (:subject, :name, :password_hash)
+    ON CONFLICT (subject) DO UPDATE SET
+        display_name = coalesce(excluded.display_name, users.display_name),
+        password_hash = coalesce(excluded.password_hash, users.password_hash),
+        session_epoch = users.session_epoch + CAST(excluded.password_hash IS NOT NULL AS integer)
+    RETURNING xmax = 0  -- true for a row that was inserted, not updated
+""")
+
+
+def save_user(connection: Connection, subject: str, name: str | None, password: str | None) -> bool:
+    """Creates the user, or changes what is given; True where the user is new. A new password ends all sessions."""
+    password_hash = None if password is None else generate_password_hash(password)
+    parameters = {"subject": subject, "name": name, "password_hash": password_hash}
+    return bool(connection.execute(SAVE_USER, parameters).scalar_one())
+
+
+SET_ACTIVE = text("""
+    UPDATE users SET is_active = :active, session_epoch = session_epoch + CAST(NOT :active AS integer)
+    WHERE subject = :subject RETURNING id
+""")
+
+
+def set_active(connection: Connection, subject: str, *, active: bool) -> None:
+    """Disables the user and ends all their sessions for good, or enables them again."""
+    _require(connection.execute(SET_ACTIVE, {"subject": subject, "active": active}).one_or_none(), subject)
+
+
+END_ALL_SESSIONS = text("UPDATE users SET session_epoch = session_epoch + 1 WHERE subject = :subject RETURNING id")
+
+
+def end_all_sessions(connection: Connection, subject: str) -> None:
+    """Signs the user out everywhere."""
+    _require(connection.execute(END_ALL_SESSIONS, {"subject": subject}).one_or_none(), subject)
+
+
+LIST_USERS = text("""
+    SELECT subject, display_name, is_active, password_hash IS NOT NULL AS has_password, inbox_version, created_at
+    FROM users ORDER BY subject LIMIT :limit OFFSET :offset
+""")
+
+
+def list_users(connection: Connection, limit: int, offset: int) -> list[dict[str, Any]]:
+    """The users by name, for the operator."""
+    found = connection.execute(LIST_USERS, {"limit": limit, "offset": offset})
+    return [dict(row._mapping) for row in found]
+
+
+MAKE_TICKET = text("""
+    INSERT INTO tickets (digest, user_id, return_to, expires_at)
+    SELECT :digest, id, :return_to, now() + :valid FROM users WHERE subject = :subject AND is_active
+    RETURNING user_id
+""")
+
+
+def make_ticket(connection: Connection, subject: str, seconds: int, return_to: str | None = None) -> str:
+    """The secret part of a sign-in link that is good once, for so many seconds; 404 for no such active user."""
+    ticket = secrets.token_urlsafe(32)
+    parameters = {
+        "digest": _digest(ticket),
+        "subject": subject,
+        "valid": timedelta(seconds=seconds),
+        "return_to": return_to,
+    }
+    if connection.execute(MAKE_TICKET, parameters).one_or_none() is None:
+        raise Problem(404, f"There is no such user, or the user is disabled: {subject}.")
+    return ticket
+
+
+FIND_TICKET = text("""
+    SELECT users.id AS user_id, coalesce(users.display_name, users.subject) AS name, tickets.return_to
+    FROM tickets JOIN users ON users.id = tickets.user_id AND users.is_active
+    WHERE digest = :digest AND used_at IS NULL AND now() < expires_at
+""")
+
+
+def find_ticket(connection: Connection, ticket: str) -> Row[Any] | None:
+    """Whose link this is, spending nothing; None where it is unknown, used, over, or the user is disabled."""
+    return connection.execute(FIND_TICKET, {"digest": _digest(ticket)}).one_or_none()
+
+
+SPEND_TICKET = text("""
+    UPDATE tickets SET used_at = now() FROM users
+    WHERE users.id = tickets.user_id AND users.is_active
+        AND digest = :digest AND used_at IS NULL AND now() < expires_at
+    RETURNING tickets.user_id, tickets.return_to
+""")
+
+
+def spend_ticket(connection: Connection, ticket: str) -> Row[Any] | None:
+    """Whose link this was; of many who spend it at once, one gets an answer and the others None."""
+    return connection.execute(SPEND_TICKET, {"digest": _digest(ticket)}).one_or_none()
+
+
+def checked_return_to(url: str, origins: Collection[str]) -> str:
+    """An address that a sign-in link may lead to: on one of these origins. ValueError for any other."""
+    parts = urlsplit(sanitize.url(url))
+    if f"{parts.scheme}://{parts.netloc}".lower() not in origins:
+        raise ValueError("must be on the origin of PUBLIC_URL or on one of CORS_ORIGINS")
+    return url
+
+
+def _digest(ticket: str) -> bytes:
+    # The secret has 256 random bits: nothing slow is needed to protect it (OWASP ASVS 6.5.2).
+    return hashlib.sha256(ticket.encode()).digest()
+
+
+def _require(found: Row[Any] | None, subject: str) -> None:
+    if found is None:
+        raise Problem(404, f"There is no such user: {subject}.")

@@ -1,0 +1,235 @@
+"""Every setting: name, type, default, one sentence. The only reader of the environment.
+
+A setting is an environment variable of the field's name in capitals; `NAME_FILE` names a file that holds it instead.
+docs/configuration.md is made from this file.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import click
+import flask
+import limits
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+
+class SettingsError(click.ClickException):
+    """What is wrong with the settings, each by its name, in one message for the operator."""
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _checked_origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("must be an origin such as https://app.example, without a path")
+    return value.lower()
+
+
+def _checked_public_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError("must be an address such as https://app.example or https://app.example/belfry")
+    return value.rstrip("/")
+
+
+def _checked_rate(value: str) -> str:
+    try:
+        limits.parse_many(value)
+    except ValueError as error:
+        raise ValueError("must be a rate such as 100 per minute") from error
+    return value
+
+
+def _checked_epoch(value: str) -> str:
+    # It stands inside an ETag, between dots: RFC 9110 leaves no room for quotes, blanks and control characters.
+    if not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("must be letters, digits, - and _ only")
+    return value
+
+
+def _checked_database_url(value: str) -> str:
+    if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+        raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
+    return "postgresql+psycopg://" + value.split("://", 1)[1]
+
+
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Secret = Annotated[str, Field(min_length=32)]
+
+
+class Settings(BaseSettings):
+    """What an operator can set."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    database_url: Annotated[str, AfterValidator(_checked_database_url)] | None = Field(
+        None,
+        description="The PostgreSQL server (14 or newer), `postgresql://user:password@host/name`."
+        " Unset: a private one in `instance/postgres`.",
+    )
+    secret_key: Secret | None = Field(
+        None,
+        description="Signs the sessions; at least 32 characters. Required with `DATABASE_URL`;"
+        " otherwise one is made and kept in `instance/secret_key`.",
+    )
+    secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(
+        [], description="Former values of `SECRET_KEY`, with commas: sessions that they signed stay good."
+    )
+    port: int = Field(8000, ge=1, le=65535, description="The port on 127.0.0.1 that gunicorn listens on.")
+    web_concurrency: int = Field(2, ge=1, le=64, description="How many worker processes gunicorn starts.")
+    threads: int = Field(4, ge=1, le=64, description="How many requests a worker answers at a time.")
+    public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = Field(
+        None,
+        description="Where readers reach the service, a path prefix included: `https://app.example/belfry`."
+        " Unset: `http://127.0.0.1:PORT`.",
+    )
+    trusted_hosts: Words = Field(
+        [],
+        description="Host names answered besides this machine's own and `PUBLIC_URL`'s, with commas; others get 400.",
+    )
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="How many proxies in front add to `X-Forwarded-For` and `X-Forwarded-Proto`, exactly."
+        " 0: these headers are ignored.",
+    )
+    cors_origins: Annotated[
+        list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)
+    ] = Field([], description="Origins of the host pages that carry the bell from another host name, with commas.")
+    session_hours: float = Field(
+        12, gt=0, le=24 * 365, description="Hours from sign-in until a session ends; polling never extends it."
+    )
+    poll_interval: int = Field(
+        30, ge=1, le=3600, description="Seconds between two polls of a bell (`X-Poll-Interval`)."
+    )
+    poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
+        "100 per minute", description="Polls allowed per user."
+    )
+    notification_ttl_days: float = Field(
+        30, gt=0, le=366, description="Days that a notification lives when its sender names no expiry."
+    )
+    epoch: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_checked_epoch)] = Field(
+        "0", description="Change it after any loss of commits (a restored backup, a fail-over): every bell reloads."
+    )
+
+    @model_validator(mode="after")
+    def _require_a_secret_for_a_real_server(self) -> "Settings":
+        if self.database_url and not self.secret_key:
+            raise ValueError("SECRET_KEY: must be set when DATABASE_URL is set")
+        return self
+
+    @property
+    def own_url(self) -> str:
+        """The service's public address without a slash at its end."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def prefix(self) -> str:
+        """The path under which the service lives: `/belfry`, or nothing."""
+        return urlsplit(self.own_url).path
+
+    @property
+    def is_https(self) -> bool:
+        return self.own_url.startswith("https://")
+
+    @property
+    def own_origin(self) -> str:
+        parts = urlsplit(self.own_url)
+        return f"{parts.scheme}://{parts.netloc}".lower()
+
+    @property
+    def hosts(self) -> list[str]:
+        """The values of `Host`, without ports, that are answered."""
+        return [*LOCAL_HOSTS, *self.trusted_hosts, urlsplit(self.own_url).hostname or ""]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, FileSettings(settings_cls)
+
+
+class FileSettings(PydanticBaseSettingsSource):
+    """`NAME_FILE`: the setting's value is the content of that file, as secrets are handed to containers."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{field_name.upper()}_FILE")
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{field_name.upper()}_FILE: cannot read {path}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings from the environment, `overrides` before them.
+
+    Raises `SettingsError` that names every setting that makes no sense.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [_sentence(problem["loc"], problem["msg"]) for problem in error.errors(include_url=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return f"{str(location[0]).upper()}: {message}" if location else message
+
+
+def init_app(app: flask.Flask, settings: Settings) -> None:
+    app.extensions["settings"] = settings
+    app.config["SECRET_KEY"] = settings.secret_key or kept_secret_key(Path(app.instance_path))
+    app.config["SECRET_KEY_FALLBACKS"] = settings.secret_key_fallbacks
+
+
+def current() -> Settings:
+    """The settings of the app that is at work."""
+    found: Settings = flask.current_app.extensions["settings"]
+    return found
+
+
+def kept_secret_key(folder: Path) -> str:
+    """The secret key in `instance/secret_key`, made at the first start; only its owner can read it."""
+    path = folder / "secret_key"
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        pass
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = folder / f".secret_key.{os.getpid()}"
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32))
+    try:
+        os.link(draft, path)  # whole or not at all, and never over one that another process has just made
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text()
+
+
+def environment(**changed: str) -> dict[str, str]:
+    """The environment for a process of ours, with these settings changed."""
+    return {**os.environ, **changed}

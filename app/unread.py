@@ -1,0 +1,27 @@
+"""What counts as unread and unseen: one rule, used by the snapshot and by the answer to every change."""
+# ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
+
+from sqlalchemy import Connection, text
+
+COUNT_TO = 100  # a count of 100 means "100 or more"
+# Counts, list and UNTIL of a snapshot come from this many rows at most, so that 10,000 unread cost no more than these.
+WINDOW = 1_000
+
+OPEN = "n.read_at IS NULL AND n.archived_at IS NULL"
+
+# The list names the user itself instead of joining `users`: joined, PostgreSQL sorts all that is unread.
+NEWEST = f"""
+    SELECT * FROM notifications AS n
+    WHERE n.user_id = :user_id AND {OPEN} AND now() < n.expires_at
+    ORDER BY n.id DESC LIMIT {WINDOW}"""
+
+COUNTS = f"""
+    least(count(*), {COUNT_TO}) AS unread_count,
+    least(count(*) FILTER (WHERE seen_at IS NULL), {COUNT_TO}) AS unseen_count"""
+
+COUNT = text(f"WITH newest AS ({NEWEST}) SELECT {COUNTS} FROM newest")
+
+
+def count(connection: Connection, user_id: int) -> dict[str, int]:
+    """`unread_count` and `unseen_count` of an inbox. Index: notifications_unread."""
+    return dict(connection.execute(COUNT, {"user_id": user_id}).one()._mapping)

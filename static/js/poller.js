@@ -1,0 +1,281 @@
+/**
+ * When to ask for the unread list. Knows nothing of pages: it is given `fetch`, a clock and timers, so that a
+ * test can let an hour pass in a moment, and it hands what it learns to two functions.
+ *
+ * One poll at a time. The next one is due an interval after the last one STARTED, and its timer is set when
+ * the last one has ENDED: a slow server is never asked twice at once, a fast one is asked in an even rhythm.
+ */
+
+const SECOND = 1000;
+
+/** Every number that decides when to ask, in milliseconds unless it says otherwise. */
+export const timing = Object.freeze({
+  interval: 30 * SECOND, // until the server names another, in X-Poll-Interval
+  jitter: 0.1, // a part of the interval; pages opened together drift apart
+  timeout: 10 * SECOND, // for the whole answer, body included
+  longestBackOff: 300 * SECOND,
+  shortestWait: SECOND, // whatever a header says, never a busy loop
+  longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; a much longer wait would fire at once
+});
+
+/**
+ * @typedef {object} Snapshot the unread list, as `GET /notifications/unread` describes it
+ * @property {string} user
+ * @property {object[]} notifications
+ * @property {number} unread_count
+ * @property {number} version
+ * @property {boolean} more
+ *
+ * @typedef {object} Answer what one poll brought
+ * @property {number} status
+ * @property {Snapshot | null} snapshot with status 200 only
+ * @property {string | null} etag
+ * @property {number | null} interval from now on, in milliseconds
+ * @property {number} retryAfter milliseconds; 0 when the server did not ask for patience
+ *
+ * @typedef {object} Question
+ * @property {string} url
+ * @property {string | null} etag of what is known already; null asks for the list in any case
+ * @property {AbortSignal} signal
+ * @property {typeof globalThis.fetch} fetch
+ * @property {() => number} now
+ *
+ * @typedef {'fresh' | 'stale' | 'signed out'} State
+ */
+
+/** How to ask. This is the one place where a transport is chosen: push will be another function in here. */
+export const transport = {
+  /** @param {Question} question @returns {Promise<Answer>} */
+  async poll({ url, etag, signal, fetch, now }) {
+    const headers = new Headers({ Accept: 'application/json' });
+    if (etag) headers.set('If-None-Match', etag);
+    // The answers are no-store, so the browser keeps no tag for us; we compare, and its cache stays out of it.
+    const response = await fetch(url, { headers, signal, cache: 'no-store' });
+    const snapshot = response.status === 200 ? await response.json() : null;
+    if (snapshot && !(Array.isArray(snapshot.notifications) && Number.isSafeInteger(snapshot.version))) {
+      throw new TypeError('The answer is not an unread list.');
+    }
+    const seconds = Number(response.headers.get('X-Poll-Interval'));
+    return {
+      status: response.status,
+      snapshot,
+      etag: response.headers.get('ETag'),
+      interval: seconds > 0 ? seconds * SECOND : null,
+      retryAfter: retryAfter(response, now),
+    };
+  },
+};
+
+/**
+ * The header says either seconds or a date. It counts on 429 and 503 only: proxies and rate limiters are known
+ * to send it with good answers too. A date is compared with the server's own clock where that is to be seen.
+ * @param {Response} response @param {() => number} now @returns {number} milliseconds
+ */
+function retryAfter(response, now) {
+  const value = response.headers.get('Retry-After');
+  if (!value || (response.status !== 429 && response.status !== 503)) return 0;
+  if (/^\s*\d+\s*$/.test(value)) return Number(value) * SECOND;
+  const serverTime = Date.parse(response.headers.get('Date') ?? '');
+  const wait = Date.parse(value) - (Number.isNaN(serverTime) ? now() : serverTime);
+  return wait > 0 ? wait : 0; // also for what is no date at all
+}
+
+/** @param {number} wait */
+const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
+
+/** A listener's mistake is reported as any uncaught error is, and must not stop the polling. */
+function safely(/** @type {() => void} */ tell) {
+  try {
+    tell();
+  } catch (error) {
+    reportError(error);
+  }
+}
+
+export class Poller {
+  #url;
+  #etag;
+  #interval;
+  #onSnapshot;
+  #onState;
+  #fetch;
+  #now;
+  #setTimer;
+  #clearTimer;
+  #random;
+
+  #running = false;
+  #timer = /** @type {unknown} */ (null);
+  /** The poll under way. An answer is believed only while its poll is still the one in here. */
+  #asking = /** @type {{ abort: AbortController, timeout: unknown } | null} */ (null);
+  #actions = 0; // local actions under way
+  #failures = 0; // polls in a row that brought nothing
+  #notBefore = 0; // the server asked for patience until then
+  #state = /** @type {State | null} */ (null);
+  #freshAt = /** @type {number | null} */ (null);
+
+  /**
+   * @param {object} options
+   * @param {string} options.url of the unread list
+   * @param {(snapshot: Snapshot) => void} options.onSnapshot there is something new
+   * @param {(state: State, freshAt: number | null) => void} options.onState things go well, badly, or no
+   *   further; and the time up to which what is shown is known to be true
+   * @param {string | null} [options.etag] of a list the page came with: then the first poll is a mere 304
+   * @param {number} [options.interval] milliseconds
+   * @param {typeof globalThis.fetch} [options.fetch]
+   * @param {() => number} [options.now] milliseconds since 1970
+   * @param {(callback: () => void, wait: number) => unknown} [options.setTimer]
+   * @param {(timer: any) => void} [options.clearTimer]
+   * @param {() => number} [options.random] from 0 up to 1
+   */
+  constructor({
+    url,
+    onSnapshot,
+    onState,
+    etag = null,
+    interval = timing.interval,
+    fetch = (input, init) => globalThis.fetch(input, init),
+    now = () => Date.now(),
+    setTimer = (callback, wait) => setTimeout(callback, wait),
+    clearTimer = (timer) => clearTimeout(timer),
+    random = () => Math.random(),
+  }) {
+    this.#url = url;
+    this.#onSnapshot = onSnapshot;
+    this.#onState = onState;
+    this.#etag = etag;
+    this.#interval = withinReason(interval);
+    this.#fetch = fetch;
+    this.#now = now;
+    this.#setTimer = setTimer;
+    this.#clearTimer = clearTimer;
+    this.#random = random;
+    if (etag) this.#freshAt = now();
+  }
+
+  /** Polls at once, and from then on until `stop()` or until the server says that nobody is signed in. */
+  start() {
+    if (this.#running) return;
+    this.#running = true;
+    this.#state = null;
+    this.#pollWhenAllowed();
+  }
+
+  /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
+  stop() {
+    this.#running = false;
+    this.#drop();
+  }
+
+  /**
+   * Asks now, and for the whole list: whoever calls this knows that something has changed. Only a server that
+   * asked for patience is not pressed.
+   */
+  pollNow() {
+    if (!this.#running) return;
+    this.#etag = null;
+    this.#state = null; // whoever asks is told how it went, even if it went as before
+    this.#drop();
+    this.#pollWhenAllowed();
+  }
+
+  /**
+   * Runs a change of the reader's own. No poll that began before the change was over may still speak: its
+   * answer can be older than what the reader has just done. So there is none during the change and a full one
+   * right after it, whether it succeeded or not.
+   * @template T @param {() => Promise<T>} action @returns {Promise<T>}
+   */
+  async act(action) {
+    this.#actions += 1;
+    this.#drop();
+    try {
+      return await action();
+    } finally {
+      this.#actions -= 1;
+      this.pollNow();
+    }
+  }
+
+  #drop() {
+    this.#clearTimer(this.#timer);
+    this.#timer = null;
+    if (!this.#asking) return;
+    const { abort, timeout } = this.#asking;
+    this.#asking = null;
+    this.#clearTimer(timeout);
+    abort.abort();
+  }
+
+  #pollWhenAllowed() {
+    if (this.#actions > 0) return; // the end of the last one polls
+    const wait = this.#notBefore - this.#now();
+    if (wait > 0) this.#arm(wait);
+    else this.#poll();
+  }
+
+  #arm(/** @type {number} */ wait) {
+    this.#timer = this.#setTimer(() => this.#poll(), wait);
+  }
+
+  async #poll() {
+    const startedAt = this.#now();
+    const abort = new AbortController();
+    const asking = { abort, timeout: this.#setTimer(() => abort.abort(), timing.timeout) };
+    this.#asking = asking;
+
+    let answer = /** @type {Answer | null} */ (null);
+    try {
+      answer = await transport.poll({
+        url: this.#url, etag: this.#etag, signal: abort.signal, fetch: this.#fetch, now: this.#now,
+      });
+    } catch {
+      // No network, a time-out, or not JSON: in each case there is no answer, and that is dealt with below.
+    }
+    if (this.#asking !== asking) return;
+    this.#asking = null;
+    this.#clearTimer(asking.timeout);
+
+    if (answer?.status === 200 || answer?.status === 304) this.#succeed(answer, startedAt);
+    else if (answer?.status === 401) this.#end();
+    else this.#fail(answer);
+  }
+
+  // In all three the timer comes before the listeners, so that one that calls stop() or act() has the last word.
+
+  #succeed(/** @type {Answer} */ answer, /** @type {number} */ startedAt) {
+    this.#failures = 0;
+    this.#notBefore = 0;
+    this.#freshAt = startedAt;
+    if (answer.snapshot) this.#etag = answer.etag;
+    if (answer.interval) this.#interval = withinReason(answer.interval);
+
+    const rhythm = withinReason(this.#interval * (1 + timing.jitter * (2 * this.#random() - 1)));
+    const spent = Math.max(this.#now() - startedAt, 0); // a clock that was set back must not add to the wait
+    this.#arm(Math.max(rhythm - spent, 0));
+
+    const { snapshot } = answer;
+    if (snapshot) safely(() => this.#onSnapshot(snapshot));
+    if (this.#running) this.#tell('fresh');
+  }
+
+  #fail(/** @type {Answer | null} */ answer) {
+    const ceiling = Math.max(timing.longestBackOff, this.#interval);
+    const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#random();
+    const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#random());
+    this.#failures += 1;
+    this.#notBefore = patience ? this.#now() + withinReason(patience) : 0;
+    this.#arm(withinReason(Math.max(backOff, patience)));
+    this.#tell('stale');
+  }
+
+  #end() {
+    this.#running = false;
+    this.#tell('signed out');
+  }
+
+  #tell(/** @type {State} */ state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    safely(() => this.#onState(state, this.#freshAt));
+  }
+}

@@ -1,0 +1,118 @@
+"""The fixtures: a real database, the app on it, and the cast: alice the owner, mallory who must see nothing."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import flask
+import pytest
+import sqlalchemy
+from flask.testing import FlaskClient
+
+from app import create_app, db, publishing
+from app.models import metadata
+from app.publishing import Event, Published
+from app.validation import check
+from tests import postgres
+from tests.cast import Person
+from tests.service import Service, running_service
+
+_server: Any = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _server
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    _server = postgres.server()
+    _server.__enter__()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _server is not None:
+        _server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def _database_url() -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _app(_database_url: str) -> Iterator[flask.Flask]:
+    app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1)
+    yield app
+    with app.app_context():
+        db.engine().dispose()
+
+
+@pytest.fixture
+def app(_app: flask.Flask) -> Iterator[flask.Flask]:
+    """The app with empty tables, in its context."""
+    with _app.app_context():
+        empty(db.engine())
+        yield _app
+
+
+@pytest.fixture
+def anonymous(app: flask.Flask) -> FlaskClient:
+    """Somebody who is not signed in."""
+    return app.test_client()
+
+
+@pytest.fixture
+def alice(app: flask.Flask) -> Person:
+    """The owner of what the tests are about."""
+    return Person(app, "alice")
+
+
+@pytest.fixture
+def mallory(app: flask.Flask) -> Person:
+    """Signed in, active, curious; must see nothing of alice's."""
+    return Person(app, "mallory")
+
+
+@pytest.fixture
+def publish(app: flask.Flask) -> Callable[..., Published]:
+    """Publishes an event as a sender does: `publish("alice", title="…", group_key="…")`."""
+
+    def publish(*recipients: str, ttl: timedelta = timedelta(days=30), **fields: Any) -> Published:
+        event = check(Event, {"type": "comment", "title": "A comment", **fields})
+        return db.write(publishing.publish, event, recipients, ttl)
+
+    return publish
+
+
+@pytest.fixture
+def queries(app: flask.Flask) -> Iterator[list[str]]:
+    """Every statement that the app sends to the database from here on."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        sent.append(statement)
+
+    sqlalchemy.event.listen(db.engine(), "before_cursor_execute", note)
+    yield sent
+    sqlalchemy.event.remove(db.engine(), "before_cursor_execute", note)
+
+
+@pytest.fixture(scope="session")
+def _service() -> Iterator[Service]:
+    with running_service(WEB_CONCURRENCY="2", POLL_INTERVAL="1") as service:
+        yield service
+
+
+@pytest.fixture
+def service(_service: Service) -> Service:
+    """The real service: gunicorn with two workers on a database of its own, its tables empty."""
+    engine = sqlalchemy.create_engine(_service.database_url)
+    empty(engine)
+    engine.dispose()
+    return _service
+
+
+def empty(engine: sqlalchemy.Engine) -> None:
+    # Identities go on counting: a worker remembers the polls of user 1, and the next test's user is another one.
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text(f"TRUNCATE {', '.join(metadata.tables)} CONTINUE IDENTITY"))

@@ -1,0 +1,68 @@
+"""The test run's PostgreSQL: one server for all workers, one database for each, cloned from a migrated template."""
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import sqlalchemy
+
+from app import embedded
+
+ROOT = Path(__file__).parent.parent
+SERVER = "BELFRY_TEST_SERVER"  # the controller tells its workers through the environment
+TEMPLATE = "BELFRY_TEST_TEMPLATE"
+SECRET_KEY = "a key for tests that is long enough to be accepted"
+
+
+@contextlib.contextmanager
+def server() -> Iterator[None]:
+    """A server for the whole run with a migrated template in it: `TEST_DATABASE_URL`'s, or a private one."""
+    with contextlib.ExitStack() as stack:
+        url = os.environ.get("TEST_DATABASE_URL")
+        if url is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="belfry-", ignore_cleanup_errors=True))
+            url = stack.enter_context(embedded.running(Path(folder) / "postgres", durable=False))
+        os.environ[SERVER] = url
+        os.environ[TEMPLATE] = stack.enter_context(database(migrated=False))
+        upgrade(os.environ[TEMPLATE])
+        yield
+
+
+@contextlib.contextmanager
+def database(*, migrated: bool = True) -> Iterator[str]:
+    """The address of a new database, which goes when it is not needed any more."""
+    name = f"belfry_test_{secrets.token_hex(6)}"
+    template = f'TEMPLATE "{sqlalchemy.make_url(os.environ[TEMPLATE]).database}"' if migrated else "TEMPLATE template0"
+    _administer(f'CREATE DATABASE "{name}" {template} ENCODING "UTF8"')
+    try:
+        yield sqlalchemy.make_url(os.environ[SERVER]).set(database=name).render_as_string(hide_password=False)
+    finally:
+        _administer(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def upgrade(url: str, *arguments: str) -> None:
+    """Runs the migrations as an operator does."""
+    command = [sys.executable, "-m", "flask", "db", *(arguments or ["upgrade"])]
+    subprocess.run(command, cwd=ROOT, env=environment(url), check=True, capture_output=True, text=True)
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    """The environment of a process that uses this database."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**inherited, "DATABASE_URL": url, "SECRET_KEY": SECRET_KEY, **more}
+
+
+def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
+    """A plain connection, for looking at what the service left behind."""
+    return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True)
+
+
+def _administer(statement: str) -> None:
+    with connect(os.environ[SERVER]) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]

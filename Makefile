@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 export PORT
 
-.PHONY: help run test test-deep check lock bench clean
+.PHONY: help run test test-deep check lock bench docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -27,3 +27,34 @@ $(VENV)/run.txt: requirements.txt requirements-embedded.txt | $(BIN)/pip
 $(VENV)/dev.txt: requirements-dev.txt $(VENV)/run.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
+
+test: $(VENV)/dev.txt ## run every test, in parallel, on a PostgreSQL and a browser of their own
+	@$(BIN)/python -m tests.browser --install
+	$(BIN)/pytest $(T)
+
+check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from the code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/flask db check
+	$(BIN)/python -m docs.configuration --check
+
+test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 too
+	@$(BIN)/python -m tests.browser --install
+	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(T)
+	sh tests/on_debian_postgres.sh $(BIN)/pytest $(T)
+
+bench: $(VENV)/dev.txt ## measure beside the ordinary way to write it
+	$(BIN)/python -m bench
+
+docs: $(VENV)/dev.txt ## write the pages that are made from the code
+	$(BIN)/python -m docs.configuration
+
+lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes
+	for list in requirements requirements-embedded requirements-dev; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+			--no-emit-index-url --no-emit-find-links --upgrade $$list.in --output-file $$list.txt; \
+	done
+
+clean: ## remove what was installed; data in instance/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,7 +12,7 @@ from app.settings import Settings
 
 
 class SignedIn:
-    """A reader in the shape that Flask-Login asks for. Its id is all that the cookie says, so loading costs no query."""
+    """A reader in Flask-Login's shape. The id is all that the cookie says, so loading one costs no query."""
 
     is_authenticated = True
     is_active = True

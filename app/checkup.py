@@ -27,7 +27,7 @@ STATS = text("""
 
 
 def stats(connection: Connection) -> dict[str, int]:
-    """How much of everything there is. Counts every row: seconds on millions of them, so it is for people, not polls."""
+    """How much of everything there is. Counts every row: seconds on millions of them, so not for monitoring."""
     return dict(connection.execute(STATS).one()._mapping)
 
 

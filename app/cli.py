@@ -1,4 +1,4 @@
-"""`flask send`, `cleanup`, `stats`, `doctor`, `demo`. Thin: each parses, calls one function, and says what came of it."""
+"""`flask send`, `cleanup`, `stats`, `doctor`, `demo`. Thin: each calls one function and says what came of it."""
 
 from collections import Counter
 from datetime import datetime, timedelta

@@ -33,16 +33,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import NamedTuple
 
 _SOCKET = ".s.PGSQL.5432"
 _LONGEST_SOCKET = 103  # bytes; Linux takes four more
 _START_SECONDS = 300  # a recovery may take its time; a server that failed is noticed at once
 _STOP_SECONDS = 60
 _WAYS = ("namespace", "user")  # how root gets a user id that PostgreSQL accepts, the better one first
-_OTHER_USERS = ("postgres", "_postgres", "nobody")
 
 Identity = tuple[str, int, int]
 
@@ -85,10 +84,19 @@ def _enter(folder: Path) -> FileIO:
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
     users = _open(folder, "users.lock")
-    for _ in _ticks(_STOP_SECONDS, f"the private PostgreSQL in {folder} is still stopping"):
-        if _locked(users, fcntl.LOCK_SH):
-            break
+    try:
+        _share(folder, users)
+    except BaseException:
+        users.close()
+        raise
     return users
+
+
+def _share(folder: Path, users: FileIO) -> None:
+    """Take the users' lock, for which a server that is being stopped must first be gone."""
+    for _ in _ticks(folder, _STOP_SECONDS):
+        if _locked(users, fcntl.LOCK_SH):
+            return
 
 
 def _leave(folder: Path, users: FileIO) -> None:
@@ -96,10 +104,8 @@ def _leave(folder: Path, users: FileIO) -> None:
         # A conversion first gives up the shared lock: of several who leave at once, the last gets the exclusive one.
         if _locked(users, fcntl.LOCK_EX):
             _stop(folder)
-        else:  # others still use it, or another is stopping it: then wait until it is gone
-            for _ in _ticks(_STOP_SECONDS, f"the private PostgreSQL in {folder} does not stop"):
-                if _locked(users, fcntl.LOCK_SH):
-                    break
+        else:  # others use it; or another is stopping it, then leaving means that it is gone
+            _share(folder, users)
     finally:
         fcntl.flock(users, fcntl.LOCK_UN)  # closing would not do while a forked child has a copy
 
@@ -107,24 +113,23 @@ def _leave(folder: Path, users: FileIO) -> None:
 def _join_or_start(folder: Path, durable: bool) -> Path:
     """Return the folder of the socket of a server that takes connections."""
     started = False
-    for _ in _ticks(_START_SECONDS, f"the private PostgreSQL in {folder} is still recovering or ending; try later"):
-        server = _find(folder)
-        if server and server.ready:
-            return server.socket_folder
+    for _ in _ticks(folder, _START_SECONDS):
+        if (server := _find(folder)) and server.ready:
+            return _socket_folder(folder)
         if lock := _claim(folder):
             with lock:
                 if started:
                     raise EmbeddedUnavailable(_last_words(folder))
                 _start(folder, lock, durable)
                 started = True
-    raise AssertionError("not reached")
+    raise AssertionError("the ticks end in an exception")
 
 
 def _start(folder: Path, lock: FileIO, durable: bool) -> None:
     _clear_leftovers(folder)
     programs = _programs(folder)
     with _open(folder, "log", os.O_TRUNC | os.O_APPEND) as log:
-        child = _Child(folder, lock.fileno(), log.fileno(), _identity(folder, programs))
+        child = _Child(folder, lock, log, _identity(folder, programs))
         safety = dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "on" if durable else "off")
         if not (folder / "data").exists():
             _make_cluster(child, programs, safety)
@@ -167,7 +172,7 @@ def _make_cluster(child: "_Child", programs: Path, safety: dict[str, str]) -> No
 def _stop(folder: Path) -> None:
     """Stop the server and wait until it is gone; only for who holds users.lock exclusively."""
     told = False
-    for _ in _ticks(_STOP_SECONDS, f"the private PostgreSQL in {folder} does not stop"):
+    for _ in _ticks(folder, _STOP_SECONDS):
         if lock := _claim(folder):
             with lock:
                 _clear_leftovers(folder)
@@ -179,11 +184,9 @@ def _stop(folder: Path) -> None:
             told = True
 
 
-@dataclass(frozen=True)
-class _Server:
+class _Server(NamedTuple):
     pid: int
     ready: bool
-    socket_folder: Path
 
 
 def _find(folder: Path) -> _Server | None:
@@ -201,7 +204,7 @@ def _find(folder: Path) -> _Server | None:
             pid = int(lines[0])
             if sys.platform == "linux":  # ask the kernel: between containers the numbers differ
                 pid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-            return _Server(pid, lines[7].strip() == "ready", where)
+            return _Server(pid, lines[7].strip() == "ready")
     except (OSError, ValueError, IndexError):
         return None
 
@@ -266,10 +269,11 @@ def _identity(folder: Path, programs: Path) -> Identity:
     owner = folder.stat()
     if owner.st_uid != os.geteuid():  # only root gets this far in somebody else's folder
         return "user", owner.st_uid, owner.st_gid
-    if owner.st_uid and any(user.pw_uid == owner.st_uid for user in pwd.getpwall()):
-        return "same", owner.st_uid, owner.st_gid
+    with suppress(KeyError):
+        if pwd.getpwuid(owner.st_uid).pw_uid:
+            return "same", owner.st_uid, owner.st_gid
     for way in _WAYS:
-        for user in [user for name in _OTHER_USERS for user in pwd.getpwall() if user.pw_name == name]:
+        for user in _other_users():
             identity = way, user.pw_uid, user.pw_gid
             trial = _command(identity, folder.parent, 0, programs / "postgres", "--version")
             if subprocess.run(trial, capture_output=True, check=False).returncode == 0:
@@ -283,26 +287,31 @@ def _identity(folder: Path, programs: Path) -> Identity:
     )
 
 
+def _other_users() -> Iterator[pwd.struct_passwd]:
+    for name in ("postgres", "_postgres", "nobody"):
+        with suppress(KeyError):
+            yield pwd.getpwnam(name)
+
+
 def _command(identity: Identity, folder: Path, lock: int, *command: str | Path) -> list[str]:
     return [sys.executable, "-I", "-S", __file__, *map(str, (*identity, folder, lock, *command))]
 
 
-@dataclass(frozen=True)
-class _Child:
+class _Child(NamedTuple):
     """Runs the wheel's programs; they all hold server.lock, so those of a killed starter are waited for."""
 
     folder: Path
-    lock: int
-    log: int
+    lock: FileIO
+    log: FileIO
     identity: Identity
 
     def run(self, *command: str | Path, stdin: bytes = b"", keep: bool = False) -> None:
         done = subprocess.run(
-            _command(self.identity, self.folder, self.lock if keep else 0, *command),
+            _command(self.identity, self.folder, self.lock.fileno() if keep else 0, *command),
             input=stdin,
             stdout=self.log,
             stderr=self.log,
-            pass_fds=[self.lock],
+            pass_fds=[self.lock.fileno()],
             start_new_session=True,  # Ctrl-C in the terminal is for the application, which stops the server last
             check=False,
         )
@@ -345,12 +354,14 @@ def _locked(file: FileIO, kind: int) -> bool:
     return True
 
 
-def _ticks(seconds: float, otherwise: str) -> Iterator[None]:
+def _ticks(folder: Path, seconds: float) -> Iterator[None]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         yield
         time.sleep(0.02)
-    raise EmbeddedUnavailable(otherwise)
+    raise EmbeddedUnavailable(
+        f"the private PostgreSQL in {folder} is still starting, recovering or stopping: try later"
+    )
 
 
 def _child(way: str, uid: int, gid: int, folder: Path, lock: int, *command: str) -> None:
@@ -371,13 +382,13 @@ def _child(way: str, uid: int, gid: int, folder: Path, lock: int, *command: str)
         return  # the starter is left without a child to wait for
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's handler could swallow the keeper's signal
     if lock and (server := os.fork()):
-        _keep(folder, server)
+        _keep(folder, server, lock)
         return
     # Nothing in the caller's environment (PG…, locales) may change what the server does.
     os.execve(command[0], command, {"PATH": os.defpath, "LC_ALL": "C"})
 
 
-def _keep(folder: Path, server: int) -> None:
+def _keep(folder: Path, server: int, lock: int) -> None:
     """Wait until the server ends, and end it as soon as nobody uses it."""
     with _open(folder, "users.lock") as users:
 
@@ -389,6 +400,7 @@ def _keep(folder: Path, server: int) -> None:
         os.waitpid(server, 0)
         if _locked(users, fcntl.LOCK_EX):
             _clear_leftovers(folder)
+        os.close(lock)  # before the users' lock: who waits for that one may rely on the server being gone
 
 
 if __name__ == "__main__":

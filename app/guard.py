@@ -53,7 +53,7 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
 
 
 def under_prefix(application: Callable[..., Any], prefix: str) -> Callable[..., Iterable[bytes]]:
-    """The application under the path of `PUBLIC_URL`, whether the proxy in front leaves that path on or takes it off."""
+    """The application under the path of `PUBLIC_URL`, whether or not the proxy in front takes that path off."""
 
     def under(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

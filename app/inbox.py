@@ -45,16 +45,15 @@ class Snapshot:
         }
 
 
-UNCHANGED = text(f"""
-    SELECT inbox_version = :version AND (:until = 0 OR extract(epoch FROM now()) * 1000000 < :until)
+POSITION = text(f"""
+    SELECT inbox_version AS version, CAST(extract(epoch FROM now()) * 1000000 AS bigint) AS now
     FROM users WHERE {MAY_READ}
 """)
 
 
-def is_unchanged(connection: Connection, reader: Reader, version: int, until: int) -> bool:
-    """Whether an earlier snapshot with this version and UNTIL still is the whole truth. Index: users_pkey."""
-    parameters = {**reader.claims, "version": version, "until": until}
-    return bool(_require_reader(connection.execute(UNCHANGED, parameters).one_or_none())[0])
+def position(connection: Connection, reader: Reader) -> Row[Any]:
+    """The inbox's `version`, and `now` in microseconds since 1970. Index: users_pkey."""
+    return _require_reader(connection.execute(POSITION, reader.claims).one_or_none())
 
 
 UNREAD = text(f"""

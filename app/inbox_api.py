@@ -146,13 +146,17 @@ def _unchanged_tag(reader: Reader, limit: int) -> str | None:
         return None
     if given.strip() == "*":
         return db.read(inbox.unread_snapshot, reader, limit).tag(settings.current().epoch, limit)
-    for match in ETAG.finditer(given):
-        epoch, user_id, version, until, tag_limit = match.groups()
-        if (epoch, user_id, tag_limit) != (settings.current().epoch, str(reader.user_id), str(limit)):
-            continue
-        if int(version) <= BIGINT_MAX and int(until) <= BIGINT_MAX:
-            if db.read(inbox.is_unchanged, reader, int(version), int(until)):
-                return match.group()
+    # However many tags are given, they cost one look-up: only the present version can match.
+    known = {match.group(): match.groups() for match in ETAG.finditer(given)}
+    mine = (settings.current().epoch, str(reader.user_id), str(limit))
+    candidates = [tag for tag, (epoch, user_id, _, _, of) in known.items() if (epoch, user_id, of) == mine]
+    if not candidates:
+        return None
+    at = db.read(inbox.position, reader)
+    for tag in candidates:
+        version, until = int(known[tag][2]), int(known[tag][3])
+        if version == at.version and (until == 0 or at.now < until):
+            return tag
     return None
 
 
@@ -167,10 +171,9 @@ def _mark_many(verb: str) -> flask.Response:
     which = _body(Which)
     if (which.ids is None) == (which.through is None):
         raise Problem(422, "Give either ids or through.", [FieldError("ids", "must be given, or else through")])
-    if which.ids is not None:
-        return _answer(db.write(marking.mark_ids, reader, verb, which.ids))
-    assert which.through is not None
-    return _answer(db.write(marking.mark_through, reader, verb, which.through))
+    if which.through is not None:
+        return _answer(db.write(marking.mark_through, reader, verb, which.through))
+    return _answer(db.write(marking.mark_ids, reader, verb, which.ids or []))
 
 
 def _known(id: int) -> int:

@@ -25,7 +25,7 @@ OPEN_WITH = {"read_at": "n.archived_at IS NULL", "archived_at": "n.read_at IS NU
 
 @dataclass(frozen=True)
 class Verb:
-    """One thing a reader can do: it sets `column` to the time, or clears it, on every row of which `applies` is true."""
+    """One thing a reader can do: set `column` to the time, or clear it, on the rows of which `applies` is true."""
 
     name: str
     column: str

@@ -172,7 +172,7 @@ idempotency_keys = Table(
     Column("status", Integer, nullable=False),
     Column("body", JSONB, nullable=False),
     _created_at(),
-    PrimaryKeyConstraint("api_key_id", "key"),  # publishing.claim_key
+    PrimaryKeyConstraint("api_key_id", "key"),  # idempotency.claim
     Index(None, "created_at"),  # retention.delete_idempotency_keys
 )
 

@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from sqlalchemy import Connection, text
 
-from app import sanitize
+from app import idempotency, sanitize
 from app.db import LostRace
 from app.errors import FieldError, Problem
-from app.validation import Model, Subject
+from app.idempotency import COMMAND_LINE
+from app.validation import Model, Moment, Subject
 
-COMMAND_LINE = 0  # stands where a sender's API key stands
 CHUNK = 1_000  # inboxes that one statement delivers to
 DATA_BYTES = 10 * 1024
 SHORTEST_LIFE = timedelta(seconds=1)
@@ -43,16 +43,6 @@ def _small(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _moment(value: Any) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        raise ValueError("must be a time such as 2030-01-31T12:00:00Z (RFC 3339)") from None
-    if moment.tzinfo is None:
-        raise ValueError("must say its offset from UTC, or Z (RFC 3339)")
-    return moment
-
-
 # A length is checked before anything is cleaned: bleach takes quadratic time on hostile input.
 Url = Annotated[str, Field(max_length=2000), AfterValidator(sanitize.url)]
 
@@ -73,11 +63,11 @@ class Event(Model):
     body: Annotated[str, Field(max_length=4000)] = ""
     url: Url | None = None
     actor: Actor | None = None
-    data: Annotated[dict[str, Any], AfterValidator(_small)] = {}
+    data: Annotated[dict[str, Any], AfterValidator(_small)] = Field({})
     priority: Literal["low", "normal", "high"] = "normal"
     group_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     expires_in: Annotated[int, Field(ge=1, le=LONGEST_LIFE.total_seconds())] | None = None
-    expires_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    expires_at: Moment | None = None
 
     @field_validator("expires_at")
     @classmethod
@@ -97,7 +87,8 @@ class Event(Model):
 class AddressedEvent(Event):
     """An event with those who are to receive it."""
 
-    recipients: Annotated[list[Subject], Field(min_length=1, max_length=1000)]
+    # Failing fast: a thousand bad names in a thousand events would otherwise be a million errors to describe.
+    recipients: Annotated[list[Subject], Field(min_length=1, max_length=1000, fail_fast=True)]
 
 
 @dataclass(frozen=True)
@@ -127,11 +118,11 @@ def publish_once(
     connection: Connection, key: str, digest: bytes, event: Event, recipients: Sequence[str], ttl: timedelta
 ) -> Published:
     """Publishes under an idempotency key of the command line: the second time it gives back what the first time did."""
-    earlier = claim_key(connection, COMMAND_LINE, key, digest)
+    earlier = idempotency.claim(connection, COMMAND_LINE, key, digest)
     if earlier is not None:
         return Published(**{**earlier, "replayed": True})
     published = publish(connection, event, recipients, ttl)
-    keep_answer(connection, COMMAND_LINE, key, asdict(published))
+    idempotency.keep_answer(connection, COMMAND_LINE, key, asdict(published))
     return published
 
 
@@ -244,41 +235,6 @@ def deliver(
         "expires_at": expires_at,
     }
     return connection.execute(DELIVER, parameters).rowcount
-
-
-# A key that is past its day is taken over as if it were not there: the clean-up only saves the space.
-CLAIM_KEY = text("""
-    INSERT INTO idempotency_keys AS held (api_key_id, key, request_digest, status, body)
-    VALUES (:api_key_id, :key, :digest, 0, '{}')
-    ON CONFLICT (api_key_id, key) DO UPDATE SET request_digest = excluded.request_digest, created_at = now()
-    WHERE held.created_at <= now() - interval '24 hours'
-    RETURNING key
-""")
-FIND_ANSWER = text("SELECT body FROM idempotency_keys WHERE api_key_id = :api_key_id AND key = :key")
-
-
-def claim_key(connection: Connection, api_key_id: int, key: str, digest: bytes) -> dict[str, Any] | None:
-    """Takes the key for 24 hours, or gives back what was answered under it. Index: idempotency_keys_pkey.
-
-    Whoever claims the same key meanwhile waits for this transaction's end.
-    """
-    parameters = {"api_key_id": api_key_id, "key": key, "digest": digest}
-    if connection.execute(CLAIM_KEY, parameters).one_or_none() is not None:
-        return None
-    answer: dict[str, Any] = connection.execute(FIND_ANSWER, parameters).scalar_one()
-    return answer
-
-
-KEEP_ANSWER = text("""
-    UPDATE idempotency_keys SET status = 201, body = CAST(:body AS jsonb)
-    WHERE api_key_id = :api_key_id AND key = :key
-""")
-
-
-def keep_answer(connection: Connection, api_key_id: int, key: str, body: dict[str, Any]) -> None:
-    """Stores what a repeated call is answered with, in the transaction that publishes."""
-    parameters = {"api_key_id": api_key_id, "key": key, "body": orjson.dumps(body).decode()}
-    connection.execute(KEEP_ANSWER, parameters)
 
 
 def _chunks(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:

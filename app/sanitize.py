@@ -1,15 +1,15 @@
 """Text and URLs from strangers -> safe. The only door, passed once, when an event is published.
 
-Three walls stand behind it (text nodes in the bell, its own allow-list of elements, a strict CSP), so what is decided here
-is as much what a person should see as what a browser must not run:
+Three walls stand behind it (text nodes in the bell, its own allow-list of elements, a strict CSP), so what is decided
+here is as much what a person should see as what a browser must not run:
 
-- Titles and bodies are read as HTML, the same way: tags go, `&lt;b&gt;` is how to write a visible `<b>`, and an `&` or `<`
-  that begins neither an entity nor a tag is itself. Comments, and scripts and styles with what they hold, disappear.
+- Titles and bodies are read as HTML, the same way: tags go, `&lt;b&gt;` is how to write a visible `<b>`, and an `&` or
+  `<` that begins neither an entity nor a tag is itself. Comments go, and scripts and styles with what they hold.
 - bleach takes the markup apart; what it leaves is read once more and written anew from our own allow-list, which makes
   the result canonical (elements never nest in their own kind) and keeps links out of bleach's hands: bleach 6.4.0
   lets `vbscript:1` pass, taking the digit for a port.
 
-Callers check lengths first: bleach takes quadratic time on hostile markup. Measured worst case at 4,000 characters: 45 ms.
+Callers check lengths first: bleach takes quadratic time on hostile markup, at worst 45 ms for 4,000 characters.
 """
 
 import html
@@ -20,12 +20,12 @@ import urllib.parse
 from html.parser import HTMLParser
 from typing import NamedTuple
 
-import bleach  # type: ignore[import-untyped]  # its stubs are one more package for a library that has ended
+import bleach
 
 TAGS = frozenset({"a", "b", "br", "code", "em", "i", "strong"})
 
-# Characters nobody sees, which let one text pass for another or hide instructions in it. Kept, because scripts and emoji
-# need them: the joiners U+200C/U+200D, variation selectors, and the marks U+200E/U+200F/U+061C, which unlike the
+# Characters nobody sees, which let one text pass for another or hide instructions in it. Kept, because scripts and
+# emoji need them: the joiners U+200C/U+200D, variation selectors, and the marks U+200E/U+200F/U+061C, which unlike the
 # overrides, embeddings and isolates removed here cannot turn letters around.
 _INVISIBLE_RANGES = (
     (0x00, 0x1F), (0x7F, 0x9F), (0xAD, 0xAD), (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180E, 0x180E),
@@ -69,7 +69,7 @@ def plain_text(raw: str) -> str:
     """`raw` as one line of plain text, for titles and names: write it with `textContent`, it is not HTML.
 
     Markup, control characters, bidi overrides and invisible characters are gone, entities are characters, whitespace is
-    single spaces, the form is NFC. Empty if nothing visible remains; never raises, so callers check the length after it.
+    single spaces, the form is NFC. Empty if nothing visible remains; never raises, so callers check the length after.
     """
     return " ".join(body(raw).text.split())
 
@@ -77,8 +77,8 @@ def plain_text(raw: str) -> str:
 def body(raw: str) -> Body:
     """`raw` as safe HTML and as plain text, cleaned as in `plain_text`, except that line breaks are kept.
 
-    A line break is `\\n` in `text` and `<br>` in `html`, so it shows without any style sheet; more than one empty line in
-    a row becomes one. A link whose address `url` refuses loses its element and keeps its words. Never raises.
+    A line break is `\\n` in `text` and `<br>` in `html`, so it shows without a style sheet; several empty lines become
+    one. A link whose address `url` refuses loses its element and keeps its words. Never raises.
     """
     marked = _NOT_A_TAG.sub("&lt;", _UNREADABLE.sub("", _visible(raw)))
     writer = _CanonicalWriter()
@@ -94,7 +94,8 @@ def body(raw: str) -> Body:
 def url(raw: str) -> str:
     """`raw` unchanged, if it is an http(s) URL or a path on the same site that every browser reads as just that.
 
-    Nothing is repaired, because two parsers repair differently (WHATWG URL against RFC 3986): ValueError says what to change.
+    Nothing is repaired, because two parsers repair differently (WHATWG URL against RFC 3986): the message of the
+    ValueError says what to change.
     """
     if not _ORDINARY_URL.fullmatch(raw) and any(_unwelcome_in_url(character) for character in raw):
         raise ValueError("must not contain spaces, control, invisible or quoting characters: percent-encode them")

@@ -20,7 +20,7 @@ BIGINT_MAX = 2**63 - 1
 MAX_NESTING = 20
 MAX_ERRORS = 50
 
-# An escaped NUL, which PostgreSQL cannot store. In valid JSON backslashes come in pairs, but for the last of an odd run.
+# An escaped NUL, which PostgreSQL cannot store. In valid JSON backslashes pair up, but for the last of an odd run.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,40}")
@@ -30,7 +30,7 @@ _MOMENT = re.compile(
 
 
 def subject(value: str) -> str:
-    """`value` unchanged if it can name a user; otherwise ValueError. Names are compared byte for byte, so nothing is cleaned."""
+    """`value` unchanged if it can name a user; otherwise ValueError. Compared byte for byte, so nothing is cleaned."""
     if not 1 <= len(value) <= 255:
         raise ValueError("must be 1 to 255 characters")
     if value in {".", ".."} or "/" in value:
@@ -73,7 +73,7 @@ def parse_object(raw: bytes, *, allow_empty: bool = False) -> dict[str, Any]:
     """The JSON object in a request's body, fit for PostgreSQL; Problem 400 for anything else, in linear time.
 
     Stricter than RFC 8259 where senders and readers would differ (I-JSON, RFC 7493): UTF-8 without a byte order mark,
-    no duplicate keys, no unpaired surrogates, integers within bigint, no numbers that overflow, no NUL, nesting up to 20.
+    no duplicate keys, no unpaired surrogates, integers within bigint, no overflowing numbers, no NUL, nesting up to 20.
     With `allow_empty`, no body at all is `{}`.
     """
     if allow_empty and not raw:

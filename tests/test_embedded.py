@@ -428,7 +428,7 @@ def test_it_runs_for_root_in_either_way_and_for_an_ordinary_user(
             assert len(owners) == 1
         assert stopped(folder)
     if way == "user":
-        assert pwd.getpwuid(owners.pop()).pw_name in embedded._OTHER_USERS
+        assert pwd.getpwuid(owners.pop()).pw_name in {user.pw_name for user in embedded._other_users()}
     else:
         assert owners == {os.geteuid()}
 

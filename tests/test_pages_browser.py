@@ -1,17 +1,18 @@
 """The pages, used as readers use them: in a real browser, against the real service."""
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.browser import browser
+from tests.service import Service
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PASSWORD = "the quick brown fox"
@@ -19,13 +20,13 @@ POLL = "**/notifications/unread*"
 
 HOSTILE = [
     "<script>window.pwned = 1</script>",
-    "<img src=x onerror=\"window.pwned = 1\">",
-    "<svg onload=\"window.pwned = 1\"></svg>",
+    '<img src=x onerror="window.pwned = 1">',
+    '<svg onload="window.pwned = 1"></svg>',
     "</title></ul></template><script>window.pwned = 1</script>",
-    "<a href=\"javascript:window.pwned = 1\">click</a>",
-    "<b onclick=\"window.pwned = 1\" style=\"position:fixed;inset:0\">bold</b>",
+    '<a href="javascript:window.pwned = 1">click</a>',
+    '<b onclick="window.pwned = 1" style="position:fixed;inset:0">bold</b>',
     "{{ 7 * 7 }} ${window.pwned = 1} \" ' ` -->",
-    "<iframe srcdoc=\"<script>top.pwned = 1</script>\"></iframe>",
+    '<iframe srcdoc="<script>top.pwned = 1</script>"></iframe>',
     "<form action=https://evil.example><button>Sign in</button></form>",
 ]
 
@@ -70,8 +71,11 @@ class Tab:
         return self.page.get_by_role("button", name=f"Mark as read: {title}", exact=True)
 
 
+OpenTab = Callable[..., Tab]
+
+
 @pytest.fixture
-def open_tab(chromium: Browser) -> Iterator[Callable[..., Tab]]:
+def open_tab(chromium: Browser) -> Iterator[OpenTab]:
     """Opens a tab, in a browser of its own unless told which; at the end nothing must have gone wrong in any."""
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
@@ -90,18 +94,30 @@ def open_tab(chromium: Browser) -> Iterator[Callable[..., Tab]]:
 
 
 @pytest.fixture
-def ada(service: Any) -> str:
-    subject = f"ada-{uuid4().hex[:8]}"
-    service.add_user(subject, PASSWORD)
-    return subject
+def ada(service: Service) -> str:
+    service.add_user("ada", PASSWORD)
+    return "ada"
 
 
-def sign_in(tab: Tab, service: Any, subject: str) -> None:
+@pytest.fixture
+def grace(service: Service) -> str:
+    service.add_user("grace", PASSWORD)
+    return "grace"
+
+
+def sign_in(tab: Tab, service: Service, subject: str) -> None:
     tab.page.goto(f"{service.url}/login")
     tab.page.get_by_label("Username").fill(subject)
     tab.page.get_by_label("Password").fill(PASSWORD)
     tab.page.get_by_role("button", name="Sign in").click()
     expect(tab.page.get_by_role("heading", level=1)).to_contain_text("Notifications")
+
+
+def send_all(service: Service, recipient: str, events: Iterable[dict[str, Any]]) -> None:
+    """Publishes many events at once, oldest first."""
+    lines = [json.dumps({"recipient": recipient, "type": "comment", **event}) for event in events]
+    done = service.flask("send", "--file", "-", stdin="\n".join(lines))
+    assert done.returncode == 0, done.stderr
 
 
 def tab_to(tab: Tab, target: Locator) -> None:
@@ -134,10 +150,9 @@ def wait_for_polls(tab: Tab, count: int) -> None:
 
 
 def test_the_keyboard_alone_signs_in_reads_marks_and_signs_out_without_javascript(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
+    service: Service, ada: str, open_tab: OpenTab
 ) -> None:
-    for title in ("First", "Second", "Third"):
-        service.send(ada, title)
+    send_all(service, ada, ({"title": title} for title in ("First", "Second", "Third")))
     tab = open_tab(java_script_enabled=False)
     keyboard = tab.page.keyboard
 
@@ -166,7 +181,7 @@ def test_the_keyboard_alone_signs_in_reads_marks_and_signs_out_without_javascrip
     expect(tab.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
-def test_a_wrong_password_is_said_and_the_name_is_kept(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
+def test_a_wrong_password_is_said_and_the_name_is_kept(service: Service, ada: str, open_tab: OpenTab) -> None:
     tab = open_tab()
     tab.page.goto(f"{service.url}/login")
     tab.page.get_by_label("Username").fill(ada)
@@ -180,7 +195,7 @@ def test_a_wrong_password_is_said_and_the_name_is_kept(service: Any, ada: str, o
     expect(password).to_have_value("")
 
 
-def test_a_sign_in_link_asks_first_without_javascript(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
+def test_a_sign_in_link_asks_first_without_javascript(service: Service, ada: str, open_tab: OpenTab) -> None:
     tab = open_tab(java_script_enabled=False)
     tab.page.goto(service.link(ada))
     tab.page.get_by_role("button", name=f"Continue as {ada}").click()
@@ -188,16 +203,14 @@ def test_a_sign_in_link_asks_first_without_javascript(service: Any, ada: str, op
 
 
 def test_a_sign_in_link_goes_on_by_itself_where_nobody_is_signed_in(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
+    service: Service, ada: str, open_tab: OpenTab
 ) -> None:
     tab = open_tab()
     tab.page.goto(service.link(ada))
     expect(tab.page.locator(".who")).to_contain_text(ada)
 
 
-def test_a_sign_in_link_replaces_nobody_unasked(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    grace = f"grace-{uuid4().hex[:8]}"
-    service.add_user(grace, PASSWORD)
+def test_a_sign_in_link_replaces_nobody_unasked(service: Service, ada: str, grace: str, open_tab: OpenTab) -> None:
     tab = open_tab()
     sign_in(tab, service, ada)
     tab.page.goto(service.link(grace))
@@ -210,10 +223,10 @@ def test_a_sign_in_link_replaces_nobody_unasked(service: Any, ada: str, open_tab
 # The list
 
 
-def test_a_row_shows_all_there_is_to_know(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
+def test_a_row_shows_all_there_is_to_know(service: Service, ada: str, open_tab: OpenTab) -> None:
     def event(title: str) -> None:
         service.send(
-            ada, title, type="pull_request", body="Some <b>bold</b> words,\nand a second line", url="/pulls/7",
+            ada, title=title, type="pull_request", body="Some <b>bold</b> words,\nand a second line", url="/pulls/7",
             actor={"name": "Grace Brewster Hopper"}, priority="high",
         )  # fmt: skip
 
@@ -248,36 +261,32 @@ def test_a_row_shows_all_there_is_to_know(service: Any, ada: str, open_tab: Call
     assert shown(tab, "Later") == expected | {"button": "Mark as read: Later"}
 
 
-def test_a_group_says_how_many_came_before(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
+def test_a_group_says_how_many_came_before(service: Service, ada: str, open_tab: OpenTab) -> None:
     tab = open_tab()
     sign_in(tab, service, ada)
-    for number in range(3):
-        service.send(ada, f"Comment {number}", group_key="thread-1")
+    send_all(service, ada, ({"title": f"Comment {number}", "group_key": "thread-1"} for number in range(3)))
     expect(tab.row("Comment 2").locator(".earlier")).to_have_text("and 2 earlier")
     expect(tab.rows).to_have_count(1)
     tab.page.reload()
     expect(tab.row("Comment 2").locator(".earlier")).to_have_text("and 2 earlier")
 
 
-def test_a_long_body_opens_and_stays_open_when_something_arrives(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
-) -> None:
+def test_a_long_body_opens_and_stays_open_when_something_arrives(service: Service, ada: str, open_tab: OpenTab) -> None:
     body = "word " * 100 + "the end"
-    service.send(ada, "Drawn by the server", body=body)
+    service.send(ada, title="Drawn by the server", body=body)
     tab = open_tab()
     sign_in(tab, service, ada)
     row = tab.row("Drawn by the server")
     expect(row.get_by_text("the end")).to_be_hidden()
     row.get_by_text("Show all").click()
     expect(row.get_by_text("the end")).to_be_visible()
-    service.send(ada, "Drawn by the script", body=body)
+    service.send(ada, title="Drawn by the script", body=body)
     expect(tab.row("Drawn by the script").get_by_text("Show all")).to_be_visible()
     expect(row.get_by_text("the end")).to_be_visible()
 
 
-def test_more_than_a_page_is_said(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    for number in range(21):
-        service.send(ada, f"Number {number}")
+def test_more_than_a_page_is_said(service: Service, ada: str, open_tab: OpenTab) -> None:
+    send_all(service, ada, ({"title": f"Number {number}"} for number in range(21)))
     tab = open_tab()
     sign_in(tab, service, ada)
     expect(tab.rows).to_have_count(20)
@@ -291,13 +300,13 @@ def test_more_than_a_page_is_said(service: Any, ada: str, open_tab: Callable[...
 
 
 def test_a_notification_appears_by_polling_alone_and_is_announced_once(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
+    service: Service, ada: str, open_tab: OpenTab
 ) -> None:
     tab = open_tab()
     sign_in(tab, service, ada)
     expect(tab.page.get_by_role("heading", name="You’re all caught up")).to_be_visible()
     said = heard(tab)  # and lives in the page: a reload would lose it
-    service.send(ada, "It rings")
+    service.send(ada, title="It rings")
     expect(tab.row("It rings")).to_be_visible()
     expect(tab.page.get_by_role("status")).to_have_text("1 new notification")
     expect(tab.page).to_have_title("(1) Notifications · Belfry")
@@ -307,9 +316,8 @@ def test_a_notification_appears_by_polling_alone_and_is_announced_once(
     assert said() == ["1 new notification"]
 
 
-def test_it_is_silent_at_first_and_when_the_count_falls(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Old")
-    service.send(ada, "Older")
+def test_it_is_silent_at_first_and_when_the_count_falls(service: Service, ada: str, open_tab: OpenTab) -> None:
+    send_all(service, ada, [{"title": "Old"}, {"title": "Older"}])
     tab = open_tab()
     sign_in(tab, service, ada)
     said = heard(tab)
@@ -321,8 +329,8 @@ def test_it_is_silent_at_first_and_when_the_count_falls(service: Any, ada: str, 
     assert said() == []
 
 
-def test_unchanged_polls_are_answered_304(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Still here")
+def test_unchanged_polls_are_answered_304(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Still here")
     tab = open_tab()
     sign_in(tab, service, ada)
     wait_for_polls(tab, 2)
@@ -330,12 +338,12 @@ def test_unchanged_polls_are_answered_304(service: Any, ada: str, open_tab: Call
     expect(tab.row("Still here")).to_be_visible()
 
 
-def test_a_poll_moves_neither_focus_nor_rows_that_stay(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Here")
+def test_a_poll_moves_neither_focus_nor_rows_that_stay(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Here")
     tab = open_tab()
     sign_in(tab, service, ada)
     tab.mark_button("Here").focus()
-    service.send(ada, "There")
+    service.send(ada, title="There")
     expect(tab.rows.get_by_role("heading")).to_have_text(["There", "Here"])
     expect(tab.mark_button("Here")).to_be_focused()
 
@@ -343,11 +351,8 @@ def test_a_poll_moves_neither_focus_nor_rows_that_stay(service: Any, ada: str, o
 # Marking
 
 
-def test_marking_takes_the_row_away_and_the_focus_to_the_next(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
-) -> None:
-    for title in ("First", "Second", "Third"):
-        service.send(ada, title)
+def test_marking_takes_the_row_away_and_the_focus_to_the_next(service: Service, ada: str, open_tab: OpenTab) -> None:
+    send_all(service, ada, ({"title": title} for title in ("First", "Second", "Third")))
     tab = open_tab()
     sign_in(tab, service, ada)
     tab.page.evaluate("window.sameDocument = true")
@@ -369,13 +374,13 @@ def test_marking_takes_the_row_away_and_the_focus_to_the_next(
     expect(tab.page.get_by_role("heading", name="You’re all caught up")).to_be_visible()
 
 
-def test_mark_all_leaves_what_the_page_had_not_shown(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Shown")
+def test_mark_all_leaves_what_the_page_had_not_shown(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Shown")
     tab = open_tab()
     sign_in(tab, service, ada)
     wait_for_polls(tab, 1)
     tab.page.route(POLL, lambda route: route.abort())
-    service.send(ada, "Not shown yet")
+    service.send(ada, title="Not shown yet")
     with tab.page.expect_response("**/notifications/read"):
         tab.page.get_by_role("button", name="Mark all as read").press("Enter")
     expect(tab.row("Shown")).to_have_count(0)
@@ -384,10 +389,8 @@ def test_mark_all_leaves_what_the_page_had_not_shown(service: Any, ada: str, ope
     expect(tab.rows).to_have_count(1)
 
 
-def test_a_mark_that_fails_is_said_and_takes_nothing_away(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
-) -> None:
-    service.send(ada, "Stays")
+def test_a_mark_that_fails_is_said_and_takes_nothing_away(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Stays")
     tab = open_tab()
     sign_in(tab, service, ada)
     tab.page.route("**/notifications/read", lambda route: route.fulfill(status=503))
@@ -404,8 +407,8 @@ def test_a_mark_that_fails_is_said_and_takes_nothing_away(
 # Trouble
 
 
-def test_a_service_out_of_reach_is_said_and_the_list_kept(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Last known")
+def test_a_service_out_of_reach_is_said_and_the_list_kept(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Last known")
     tab = open_tab()
     sign_in(tab, service, ada)
     wait_for_polls(tab, 1)
@@ -420,9 +423,9 @@ def test_a_service_out_of_reach_is_said_and_the_list_kept(service: Any, ada: str
 
 
 def test_signed_out_elsewhere_the_page_says_so_shows_nothing_and_asks_no_more(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
+    service: Service, ada: str, open_tab: OpenTab
 ) -> None:
-    service.send(ada, "Private")
+    service.send(ada, title="Private")
     tab = open_tab()
     tab.page.clock.install()
     sign_in(tab, service, ada)
@@ -432,10 +435,9 @@ def test_signed_out_elsewhere_the_page_says_so_shows_nothing_and_asks_no_more(
     expect(other.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
     signed_out = tab.page.get_by_role("heading", name="You are signed out")
-    for _ in range(20):
-        tab.page.clock.run_for(60_000)  # a poll at least; others' sign-outs may take one more to be known
-        if signed_out.is_visible():
-            break
+    while not signed_out.is_visible():
+        with tab.page.expect_response(POLL):
+            tab.page.clock.run_for(1500)
     expect(signed_out).to_be_visible()
     expect(tab.page.get_by_text("Private")).to_have_count(0)
     expect(tab.page).to_have_title("Notifications · Belfry")
@@ -450,12 +452,10 @@ def test_signed_out_elsewhere_the_page_says_so_shows_nothing_and_asks_no_more(
 
 
 def test_another_person_in_the_same_browser_never_sees_the_first_ones_list(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
+    service: Service, ada: str, grace: str, open_tab: OpenTab
 ) -> None:
-    grace = f"grace-{uuid4().hex[:8]}"
-    service.add_user(grace, PASSWORD)
-    service.send(ada, "For Ada")
-    service.send(grace, "For Grace")
+    service.send(ada, title="For Ada")
+    service.send(grace, title="For Grace")
     tab = open_tab()
     sign_in(tab, service, ada)
     expect(tab.row("For Ada")).to_be_visible()
@@ -470,24 +470,22 @@ def test_another_person_in_the_same_browser_never_sees_the_first_ones_list(
 # Text from strangers
 
 
-def test_hostile_text_runs_nothing_whoever_draws_it(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    def send_all() -> None:
-        for number, text in enumerate(HOSTILE):
-            service.send(ada, f"{number} {text}", body=text, actor={"name": f"{number} {text}"[:100]})
-
-    send_all()
+def test_hostile_text_runs_nothing_whoever_draws_it(service: Service, ada: str, open_tab: OpenTab) -> None:
+    events = [
+        {"title": f"{number} {text}", "body": text, "actor": {"name": f"{number} {text}"[:100]}}
+        for number, text in enumerate(HOSTILE)
+    ]
+    send_all(service, ada, events)
     tab = open_tab()
     sign_in(tab, service, ada)
     expect(tab.rows).to_have_count(len(HOSTILE))
-    send_all()
+    send_all(service, ada, [event | {"type": "again"} for event in events])
     expect(tab.rows).to_have_count(2 * len(HOSTILE))
     assert tab.page.evaluate("window.pwned") is None
     assert tab.page.locator("#list :is(script, img, iframe, [onclick], [style], [href^=javascript])").count() == 0
 
 
-def test_even_an_answer_that_was_never_cleaned_runs_nothing(
-    service: Any, ada: str, open_tab: Callable[..., Tab]
-) -> None:
+def test_even_an_answer_that_was_never_cleaned_runs_nothing(service: Service, ada: str, open_tab: OpenTab) -> None:
     def unclean(route: Route) -> None:
         notifications = [
             {
@@ -516,7 +514,7 @@ def test_even_an_answer_that_was_never_cleaned_runs_nothing(
 # For everybody
 
 
-def everything(tab: Tab, service: Any, subject: str) -> Iterator[str]:
+def everything(tab: Tab, service: Service, subject: str) -> Iterator[str]:
     """Goes through every page and every state of it; the name of each, once it is on the screen."""
     page = tab.page
     page.goto(f"{service.url}/login")
@@ -530,14 +528,14 @@ def everything(tab: Tab, service: Any, subject: str) -> Iterator[str]:
     yield "problem"
     sign_in(tab, service, subject)
     yield "inbox, empty"
-    service.send(subject, "Short", body="A <code>word</code> & <a href='/x?a=1&b=2'>a link</a>", priority="high")
-    service.send(subject, "تعليق جديد", body="نص " * 150, actor={"name": "ليلى حسن"}, url="https://example.com/")
-    service.send(subject, "Again", group_key="g")
-    service.send(subject, "Again", group_key="g", actor={"name": "Grace Hopper"})
+    short = {"title": "Short", "body": "A <code>word</code> & <a href='/x?a=1&b=2'>a link</a>", "priority": "high"}
+    long = {"title": "تعليق جديد", "body": "نص " * 150, "actor": {"name": "ليلى حسن"}, "url": "https://example.com/"}
+    group = {"title": "Again", "group_key": "g", "actor": {"name": "Grace Hopper"}}
+    send_all(service, subject, [short, long, group, group])
     expect(tab.rows).to_have_count(3)
     page.locator("summary").first.click()
     yield "inbox"
-    page.goto(service.link(f"{subject}-2"))
+    page.goto(service.link("grace"))
     yield "sign-in link"
     page.goto(service.url)
     page.route(POLL, lambda route: route.abort())
@@ -553,9 +551,8 @@ def everything(tab: Tab, service: Any, subject: str) -> Iterator[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("direction", ["ltr", "rtl"])
 def test_axe_finds_nothing(
-    service: Any, ada: str, open_tab: Callable[..., Tab], scheme: str, direction: str
+    service: Service, ada: str, grace: str, open_tab: OpenTab, scheme: str, direction: str
 ) -> None:
-    service.add_user(f"{ada}-2", PASSWORD)
     tab = open_tab(color_scheme=scheme, reduced_motion="reduce")
     for state in everything(tab, service, ada):
         tab.page.evaluate(f"document.documentElement.dir = '{direction}'")
@@ -565,9 +562,8 @@ def test_axe_finds_nothing(
 
 @pytest.mark.parametrize("width", [320, 1280])
 def test_nothing_is_cut_off_or_too_small_to_hit(
-    service: Any, ada: str, open_tab: Callable[..., Tab], width: int
+    service: Service, ada: str, grace: str, open_tab: OpenTab, width: int
 ) -> None:
-    service.add_user(f"{ada}-2", PASSWORD)
     tab = open_tab(viewport={"width": width, "height": 700}, has_touch=True)
     for state in everything(tab, service, ada):
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width, state
@@ -578,8 +574,8 @@ def test_nothing_is_cut_off_or_too_small_to_hit(
         assert small == [], state
 
 
-def test_the_accessible_names_say_what_the_eye_sees(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
-    service.send(ada, "Build failed", url="/builds/1", type="alert")
+def test_the_accessible_names_say_what_the_eye_sees(service: Service, ada: str, open_tab: OpenTab) -> None:
+    service.send(ada, title="Build failed", url="/builds/1", type="alert")
     tab = open_tab()
     sign_in(tab, service, ada)
     expect(tab.page.get_by_role("main")).to_match_aria_snapshot("""
@@ -599,10 +595,10 @@ def test_the_accessible_names_say_what_the_eye_sees(service: Any, ada: str, open
     """)
 
 
-def test_motion_is_left_out_for_those_who_asked(service: Any, ada: str, open_tab: Callable[..., Tab]) -> None:
+def test_motion_is_left_out_for_those_who_asked(service: Service, ada: str, open_tab: OpenTab) -> None:
     tab = open_tab(reduced_motion="reduce")
     sign_in(tab, service, ada)
-    service.send(ada, "Calm")
+    service.send(ada, title="Calm")
     expect(tab.row("Calm")).to_be_visible()
     assert tab.row("Calm").evaluate("row => row.getAnimations().length") == 0
 

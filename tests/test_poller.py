@@ -190,12 +190,15 @@ def test_no_timer_for_the_next_poll_runs_during_a_poll(play: Play) -> None:
 
 @pytest.mark.parametrize(("random", "times"), [(0, [0, 27, 54]), (0.5, [0, 30, 60]), (0.9999999, [0, 33, 66])])
 def test_the_rhythm_varies_by_a_tenth(play: Play, random: float, times: list[float]) -> None:
-    assert play(f"""
+    assert (
+        play(f"""
         const {{ clock, server, poller }} = stage({{ random: {random} }});
         poller.start();
         await clock.pass(70);
         return server.times.map(Math.round);
-    """) == times
+    """)
+        == times
+    )
 
 
 @pytest.mark.parametrize("status", [200, 304])
@@ -235,7 +238,8 @@ def test_no_interval_makes_it_rush_or_sleep_for_ever(play: Play, seconds: str, s
 
 
 def test_a_clock_that_is_set_back_does_not_stop_the_polling(play: Play) -> None:
-    assert play("""
+    assert (
+        play("""
         const { clock, server, poller } = stage();
         server.reply = () => 'later';
         poller.start();
@@ -243,7 +247,9 @@ def test_a_clock_that_is_set_back_does_not_stop_the_polling(play: Play) -> None:
         server.requests[0].answer({ status: 304 });
         await clock.pass(31);
         return server.requests.length;
-    """) == 2
+    """)
+        == 2
+    )
 
 
 # Only what is new

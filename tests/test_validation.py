@@ -73,6 +73,13 @@ def refusal(action, *arguments):
     return caught.value
 
 
+def outcome(action, *arguments):
+    try:
+        return action(*arguments)
+    except Problem as problem:
+        return problem
+
+
 def errors_of(value, model=Event):
     problem = refusal(check, model, value)
     assert problem.status == 422
@@ -177,38 +184,56 @@ def test_a_long_key_given_twice_is_named_in_short():
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(BIGINT_MIN, BIGINT_MAX) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(BIGINT_MIN, BIGINT_MAX),
+        st.floats(allow_nan=False, allow_infinity=False),
+        TEXT,
+    ),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXT, children, max_size=3),
     max_leaves=10,
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)
 @given(st.dictionaries(TEXT, JSON, max_size=4), st.booleans())
 def test_every_ordinary_object_survives_the_way_through(value, escaped):
-    raw = json.dumps(value, ensure_ascii=escaped).encode()
-    try:
-        parsed = parse_object(raw)
-    except Problem as problem:
-        assert "levels" in problem.detail
-    else:
-        assert parsed == value
-        orjson.dumps(parsed)
+    parsed = parse_object(json.dumps(value, ensure_ascii=escaped).encode())
+    assert parsed == value
+    assert orjson.dumps(parsed)
 
 
 FRAGMENTS = st.sampled_from(
-    [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"a"', b'{"a":', b"1", b"-", b"e9", b".", b"\\", b"\\u0000", b"\\ud800"]
-    + [b"null", b"NaN", b"\xff", b"\xef\xbb\xbf", b"\0", b" ", b"9" * 25]
+    [
+        *[
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b",",
+            b":",
+            b'"',
+            b'"a"',
+            b'{"a":',
+            b"1",
+            b"-",
+            b"e9",
+            b".",
+            b"\\",
+            b"\\u0000",
+            b"\\ud800",
+        ],
+        *[b"null", b"NaN", b"\xff", b"\xef\xbb\xbf", b"\0", b" ", b"9" * 25],
+    ]
 )
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.one_of(FRAGMENTS, st.binary(max_size=2)), max_size=12).map(b"".join))
 def test_any_bytes_are_an_object_or_a_400(raw):
-    try:
-        assert isinstance(parse_object(raw), dict)
-    except Problem as problem:
-        assert problem.status == 400
+    found = outcome(parse_object, raw)
+    assert isinstance(found, dict) or found.status == 400
 
 
 @pytest.mark.parametrize(
@@ -228,10 +253,8 @@ def test_any_bytes_are_an_object_or_a_400(raw):
 )
 def test_half_a_megabyte_costs_little_whatever_it_holds(raw):
     started = time.process_time()
-    try:
-        parse_object(raw)
-    except Problem as problem:
-        assert problem.status == 400
+    found = outcome(parse_object, raw)
+    assert isinstance(found, dict) or found.status == 400
     assert time.process_time() - started < 1  # some 0.05 s on an idle machine
 
 
@@ -337,7 +360,7 @@ def test_a_subject_is_kept_byte_for_byte(name):
     "name", ["", "a" * 256, ".", "..", "a/b", "/", "a\0b", "a\nb", "\x1b", "a\x7f", "a\x85", "a\ud800"]
 )
 def test_a_name_that_is_no_subject_is_refused_at_both_doors(name):
-    with pytest.raises(ValueError, match="^must "):
+    with pytest.raises(ValueError, match=r"^must "):
         subject(name)
     assert list(errors_of({"title": "x", "to": [name]})) == ["to[0]"]
 
@@ -356,10 +379,13 @@ def test_a_moment_is_read_in_any_offset_and_kept_in_utc(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tomorrow", "2030-01-31", "2030-01-31T12:00:00", "2030-01-31 12:00:00Z", "20300131T120000Z", "2030-02-30T12:00:00Z"]
-    + ["2030-01-31T24:00:01Z", "2030-01-31T12:00:60Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", 1893456000]
-    + ["２０３０-01-31T12:00:00Z", "2030-01-31T12:00:00+25:00", "2030-W05-4T12:00:00Z", True, ["2030-01-31T12:00:00Z"]],
-)  # fmt: skip
+    [
+        *["", "tomorrow", "2030-01-31", "2030-01-31T12:00:00", "2030-01-31 12:00:00Z", "20300131T120000Z"],
+        *["2030-02-30T12:00:00Z", "2030-01-31T24:00:01Z", "2030-01-31T12:00:60Z", "2030-01-31T12:00:00+25:00"],
+        *["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "２０３０-01-31T12:00:00Z", "2030-W05-4T12:00:00Z"],
+        *[1893456000, True, ["2030-01-31T12:00:00Z"]],
+    ],
+)
 def test_what_is_no_rfc_3339_time_is_refused(text):
     assert list(errors_of({"title": "x", "expires_at": text})) == ["expires_at"]
 
@@ -412,8 +438,10 @@ def test_a_parameter_given_twice_is_named_beside_the_other_mistakes():
     )
 )
 def test_any_query_string_is_a_page_or_a_422(arguments):
-    try:
-        assert isinstance(check_query(Page, arguments), Page)
-    except Problem as problem:
-        assert problem.status == 422
-        assert problem.errors and all(isinstance(error, FieldError) for error in problem.errors)
+    found = outcome(check_query, Page, arguments)
+    if isinstance(found, Problem):
+        assert found.status == 422
+        assert found.errors
+        assert all(isinstance(error, FieldError) for error in found.errors)
+    else:
+        assert isinstance(found, Page)

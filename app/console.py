@@ -43,6 +43,8 @@ def explained(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     except Problem as problem:
         fields = [f"{error.field} {error.message}" for error in problem.errors]
         raise click.ClickException("\n".join(fields) or problem.detail) from None
+    except UnicodeError:
+        raise click.ClickException("The arguments and the input must be UTF-8.") from None
     except EmbeddedUnavailable as error:
         raise click.ClickException(str(error)) from None
     except sqlalchemy.exc.ProgrammingError as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import flask
 import orjson
 import sqlalchemy.exc
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 log = logging.getLogger(__name__)
 
@@ -116,5 +116,8 @@ def request_id() -> str:
 
 
 def _asks_for_a_page() -> bool:
+    # Under a Host that is not ours Flask builds no links, and a page is full of them.
+    if isinstance(flask.request.routing_exception, SecurityError):
+        return False
     accept = flask.request.accept_mimetypes
     return accept.best_match(["application/problem+json", "text/html"]) == "text/html"

@@ -89,7 +89,7 @@ class Guard:
         if site is not None:
             passes = site in ("same-origin", "none")
         else:
-            passes = origin is None or urlsplit(origin).netloc == request.host
+            passes = origin is None or _host_of(origin) == request.host
         if not passes:
             raise Problem(403, "This request comes from a page of another site.")
 
@@ -126,6 +126,13 @@ class Guard:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
             response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # `http://[` and the like: no browser says that
+        return None
 
 
 def json_body() -> bytes:

@@ -5,6 +5,7 @@ docs/configuration.md is made from this file.
 """
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,24 +29,38 @@ def _split(value: Any) -> Any:
 
 
 def _checked_origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
+    if not _is_origin(value):
         raise ValueError("must be an origin such as https://app.example, without a path")
     return value.lower()
 
 
 def _checked_public_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+    address = _ADDRESS.fullmatch(value)
+    if address is None or not _is_origin(address[1]):
         raise ValueError("must be an address such as https://app.example or https://app.example/belfry")
-    return value.rstrip("/")
+    # Schemes and hosts know no case, and the cookie's name and the cross-site rule depend on them.
+    return address[1].lower() + address[2]
+
+
+# What stands in a cookie's path and in every link is kept to characters that mean only themselves there.
+_ADDRESS = re.compile(r"([^/]+://[^/]+)((?:/[A-Za-z0-9._~-]+)*)/*")
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+
+def _is_origin(value: str) -> bool:
+    try:
+        return bool(_ORIGIN.fullmatch(value)) and urlsplit(value).port != 0
+    except ValueError:  # a port above 65535, or brackets around what is no address
+        return False
 
 
 def _checked_rate(value: str) -> str:
     try:
-        limits.parse_many(value)
+        rates = limits.parse_many(value)
     except ValueError as error:
         raise ValueError("must be a rate such as 100 per minute") from error
+    if not all(rate.amount for rate in rates):
+        raise ValueError("must allow something: a rate of 0 would be taken for 1")
     return value
 
 
@@ -150,7 +165,8 @@ class Settings(BaseSettings):
     @property
     def hosts(self) -> list[str]:
         """The values of `Host`, without ports, that are answered."""
-        return [*LOCAL_HOSTS, *self.trusted_hosts, urlsplit(self.own_url).hostname or ""]
+        own = urlsplit(self.own_url).hostname or ""
+        return [*LOCAL_HOSTS, *self.trusted_hosts, f"[{own}]" if ":" in own else own]
 
     @classmethod
     def settings_customise_sources(

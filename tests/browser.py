@@ -67,7 +67,7 @@ def install() -> None:
 def main(arguments: list[str]) -> None:
     with sync_playwright() as playwright:
         try:
-            print(find(playwright))
+            sys.stdout.write(f"{find(playwright)}\n")
         except NoBrowser as missing:
             if arguments != ["--install"]:
                 sys.exit(str(missing))
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
                 install()
             except subprocess.CalledProcessError as failed:
                 sys.exit(f"Chromium could not be installed ({' '.join(failed.cmd)}): exit status {failed.returncode}")
-            print(find(playwright))
+            sys.stdout.write(f"{find(playwright)}\n")
 
 
 if __name__ == "__main__":

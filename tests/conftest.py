@@ -1,7 +1,10 @@
 """The fixtures: a real database, the app on it, and the cast: alice the owner, mallory who must see nothing."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import flask
@@ -14,7 +17,7 @@ from app.models import metadata
 from app.publishing import Event, Published
 from app.validation import check
 from tests import postgres
-from tests.cast import Person
+from tests.cast import Browser, Person
 from tests.service import Service, running_service
 
 _server: Any = None
@@ -42,6 +45,7 @@ def _database_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _app(_database_url: str) -> Iterator[flask.Flask]:
     app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1)
+    app.test_client_class = Browser
     yield app
     with app.app_context():
         db.engine().dispose()
@@ -53,6 +57,25 @@ def app(_app: flask.Flask) -> Iterator[flask.Flask]:
     with _app.app_context():
         empty(db.engine())
         yield _app
+
+
+@pytest.fixture
+def another_app(app: flask.Flask) -> Iterator[Callable[..., flask.Flask]]:
+    """Makes the app with other settings on the same database: `another_app(poll_limit="3 per minute")`."""
+    made: list[flask.Flask] = []
+
+    def make(**settings: Any) -> flask.Flask:
+        url = db.engine().url.render_as_string(hide_password=False)
+        usual = {"database_url": url, "secret_key": postgres.SECRET_KEY, "web_concurrency": 1}
+        another = create_app(**{**usual, **settings})
+        another.test_client_class = Browser
+        made.append(another)
+        return another
+
+    yield make
+    for another in made:
+        with another.app_context():
+            db.engine().dispose()
 
 
 @pytest.fixture
@@ -110,6 +133,24 @@ def service(_service: Service) -> Service:
     empty(engine)
     engine.dispose()
     return _service
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that looks like a fresh clone after the installation, with an `instance` of its own."""
+    for name in ("app", "migrations", "static", "templates"):
+        shutil.copytree(postgres.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (
+        "Makefile",
+        "gunicorn.conf.py",
+        "wsgi.py",
+        *(path.name for path in postgres.ROOT.glob("requirements*")),
+    ):
+        shutil.copy(postgres.ROOT / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv/run.txt").touch()
+    return tmp_path
 
 
 def empty(engine: sqlalchemy.Engine) -> None:

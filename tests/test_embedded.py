@@ -5,7 +5,6 @@ import importlib.util
 import os
 import pwd
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -49,24 +48,30 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def made() -> Iterator[Path]:
-    """A cluster to copy, as making one takes a second."""
+    """A cluster for one test after the other, as making or copying one takes a second."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="test-", ignore_cleanup_errors=True) as name:
         Path(name).chmod(0o711)
         with running(Path(name, "postgres"), durable=False):
             pass
-        yield Path(name, "postgres")
+        yield Path(name, "postgres", "data")
 
 
 @pytest.fixture
-def folder(place: Path, made: Path) -> Path:
-    return copy(made, place / "postgres")
+def folder(place: Path, made: Path) -> Iterator[Path]:
+    with lent(made, place / "postgres") as folder:
+        yield folder
 
 
-def copy(made: Path, folder: Path) -> Path:
+@contextmanager
+def lent(made: Path, folder: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o700, parents=True)
-    shutil.copytree(made / "data", folder / "data")
     (folder / "users.lock").touch()
-    return folder
+    made.rename(folder / "data")
+    try:
+        yield folder
+    finally:
+        eventually(lambda: stopped(folder))
+        (folder / "data").rename(made)
 
 
 def connect(url: str) -> psycopg.Connection[Any]:
@@ -106,8 +111,18 @@ def keepers(folder: Path, *users: int) -> set[int]:
     return holders(folder / "users.lock") - {os.getpid(), *users}
 
 
+@contextmanager
+def changed(file: Path, text: str) -> Iterator[None]:
+    before = file.read_text()
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
 def stopped(folder: Path) -> bool:
-    with (folder / "server.lock").open("r+") as lock:
+    with (folder / "server.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -155,7 +170,7 @@ def test_a_new_folder_gets_a_durable_utf8_database(place: Path) -> None:
 
 def test_data_survive_stop_and_start(folder: Path) -> None:
     with running(folder, durable=False) as url:
-        do(url, "CREATE TABLE kept AS SELECT 42 AS n")
+        do(url, "DROP TABLE IF EXISTS kept; CREATE TABLE kept AS SELECT 42 AS n")
     assert stopped(folder)
     with running(folder) as url:
         assert ask(url, "SELECT n FROM kept") == 42
@@ -165,7 +180,7 @@ def test_data_survive_stop_and_start(folder: Path) -> None:
 def test_after_kill_9_of_everything_all_acknowledged_commits_are_there(folder: Path) -> None:
     with user_process(folder, "durable") as user:
         url = user.stdout.readline().strip()
-        do(url, "CREATE TABLE kept (n int)")
+        do(url, "DROP TABLE IF EXISTS kept; CREATE TABLE kept (n int)")
         with connect(url) as connection:
             for n in range(50):
                 connection.execute("INSERT INTO kept VALUES (%s)", [n])
@@ -262,10 +277,10 @@ def test_what_a_killed_postmaster_leaves_is_waited_for(folder: Path) -> None:
     assert stopped(folder)
 
 
-def test_only_its_owner_can_reach_data_and_socket(place: Path) -> None:
+def test_only_its_owner_can_reach_data_and_socket(place: Path, folder: Path) -> None:
     place.chmod(0o755)
-    folder = place / "postgres"
-    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    (folder / "users.lock").chmod(0o600)
     with running(folder, durable=False):
         modes = {path.name: path.stat().st_mode for path in (folder, *folder.iterdir())}
     assert modes.pop("postgres") == stat.S_IFDIR | 0o700
@@ -287,8 +302,7 @@ def test_it_does_not_listen_on_tcp(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 120, "with, comma & 100 % ümläut"])
 def test_a_folder_whose_path_suits_no_socket_works(place: Path, made: Path, name: str) -> None:
-    folder = copy(made, place / name / "postgres")
-    with running(folder, durable=False) as url:
+    with lent(made, place / name / "postgres") as folder, running(folder, durable=False) as url:
         short = embedded._socket_folder(folder)
         assert stat.S_IMODE(short.stat().st_mode) == 0o700
         assert not name.startswith(short.name)
@@ -300,20 +314,19 @@ def test_a_folder_whose_path_suits_no_socket_works(place: Path, made: Path, name
 
 
 def test_the_short_folder_of_a_killed_server_is_removed(place: Path, made: Path) -> None:
-    folder = copy(made, place / ("x" * 120))
-    with user_process(folder) as user:
-        user.stdout.readline()
-        left = embedded._socket_folder(folder)
-        kill({user.pid} | keepers(folder) | holders(folder / "server.lock"))
-    eventually(lambda: stopped(folder))
-    assert left.exists()
-    with running(folder, durable=False) as url:
-        assert not left.exists()
-        assert ask(url, "SELECT 1") == 1
+    with lent(made, place / ("x" * 120)) as folder:
+        with user_process(folder) as user:
+            user.stdout.readline()
+            left = embedded._socket_folder(folder)
+            kill({user.pid} | keepers(folder) | holders(folder / "server.lock"))
+        eventually(lambda: stopped(folder))
+        assert left.exists()
+        with running(folder, durable=False) as url:
+            assert not left.exists()
+            assert ask(url, "SELECT 1") == 1
 
 
-def test_a_short_folder_that_became_a_strangers_is_neither_used_nor_removed(place: Path, made: Path) -> None:
-    folder = copy(made, place / "postgres")
+def test_a_short_folder_that_became_a_strangers_is_neither_used_nor_removed(place: Path, folder: Path) -> None:
     theirs = Path("/usr")  # root's, or, for root, made somebody else's
     if os.geteuid() == 0:
         theirs = place / "theirs"
@@ -373,15 +386,19 @@ def test_without_the_wheel_it_says_what_to_set(place: Path, monkeypatch: pytest.
 
 
 def test_data_of_another_postgresql_are_left_alone(folder: Path) -> None:
-    (folder / "data" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(EmbeddedUnavailable, match=r"^.* was made by PostgreSQL 9, but installed is .*move the folder"):
+    with (
+        changed(folder / "data" / "PG_VERSION", "9\n"),
+        pytest.raises(EmbeddedUnavailable, match=r"^.* was made by PostgreSQL 9, but installed is .*move the folder"),
+    ):
         running(folder).__enter__()
     assert stopped(folder)
 
 
 def test_a_failed_start_tells_the_last_words_of_the_log(folder: Path) -> None:
-    (folder / "data" / "postgresql.conf").write_text("no_such_setting = 1\n")
-    with pytest.raises(EmbeddedUnavailable, match=r'^[^\n]*log: [^\n]*"no_such_setting"[^\n]*$'):
+    with (
+        changed(folder / "data" / "postgresql.conf", "no_such_setting = 1\n"),
+        pytest.raises(EmbeddedUnavailable, match=r'^[^\n]*log: [^\n]*"no_such_setting"[^\n]*$'),
+    ):
         running(folder).__enter__()
     assert stopped(folder)
 
@@ -433,16 +450,16 @@ def test_it_runs_for_root_in_either_way_and_for_an_ordinary_user(
         assert owners == {os.geteuid()}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand folders around; without it every test is this one")
-def test_root_may_use_an_ordinary_user_s_folder_and_leaves_it_theirs(place: Path) -> None:
-    person = pwd.getpwnam("nobody")
+def test_an_ordinary_user_s_folder_stays_theirs_even_after_root_has_used_it(place: Path) -> None:
+    is_root = os.geteuid() == 0
+    person = pwd.getpwnam("nobody") if is_root else pwd.getpwuid(os.geteuid())
     folder = place / "postgres"
     folder.mkdir(mode=0o700)
     os.chown(folder, person.pw_uid, person.pw_gid)
     with running(folder, durable=False) as url:
         assert ask(url, "SELECT 1") == 1
         assert {path.stat().st_uid for path in (folder, *folder.rglob("*"))} == {person.pw_uid}
-    identity = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": []}
+    identity = {"user": person.pw_uid, "group": person.pw_gid, "extra_groups": []} if is_root else {}
     python = next((p for p in (sys.executable, "/usr/bin/python3") if runs(p, identity)), None)
     if python is None:
         pytest.skip("no Python here that an ordinary user can run")

@@ -359,7 +359,7 @@ def test_retry_after_means_nothing_on_any_other_status(play: Play, status: int) 
         await clock.pass(31);
         return server.times;
     """)
-    assert times == [0, 30] if status in (200, 304) else [0, 15]
+    assert times == ([0, 30] if status in (200, 304) else [0, 15])
 
 
 @pytest.mark.parametrize("value", ["0", "tomorrow", "Sun, 06 Nov 1994 08:49:37 GMT", "-3"])
@@ -371,6 +371,16 @@ def test_a_retry_after_without_a_wait_does_not_switch_the_back_off_off(play: Pla
         await clock.pass(50);
         return server.times;
     """) == [0, 15, 45]
+
+
+def test_a_short_retry_after_does_not_shorten_the_back_off(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage();
+        server.reply = () => ({ status: 503, headers: { 'Retry-After': '20' } });
+        poller.start();
+        await clock.pass(120);
+        return server.times;
+    """) == [0, 21, 51, 111]
 
 
 def test_pages_that_were_told_the_same_retry_after_do_not_come_back_together(play: Play) -> None:

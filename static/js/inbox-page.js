@@ -164,7 +164,7 @@ function safeBody(html) {
 /** Entities become the characters they stand for. */
 function characters(/** @type {string} */ text) {
   const named = /** @type {Record<string, string>} */ ({ amp: '&', lt: '<', gt: '>', quot: '"', '#x27': "'" });
-  return text.replace(/&(amp|lt|gt|quot|#x27|#\d{1,6});/g, (_, name) => named[name] ?? String.fromCodePoint(name.slice(1)));
+  return text.replace(/&(amp|lt|gt|quot|#x27|#\d{1,6});/g, (_, name) => named[name] ?? String.fromCodePoint(Number(name.slice(1))));
 }
 
 // Times

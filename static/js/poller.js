@@ -244,7 +244,6 @@ export class Poller {
 
   #succeed(/** @type {Answer} */ answer, /** @type {number} */ startedAt) {
     this.#failures = 0;
-    this.#notBefore = 0;
     this.#freshAt = startedAt;
     if (answer.snapshot) this.#etag = answer.etag;
     if (answer.interval) this.#interval = withinReason(answer.interval);

@@ -1,0 +1,44 @@
+-- wrk's script: arguments are a file with a line "cookie TAB tag" for each user, the User-Agent, the expected status.
+
+local polls = {}
+local last = 0
+local expected
+wrong = 0
+
+local all_threads = {}
+
+function setup(thread)
+  table.insert(all_threads, thread)
+end
+
+function init(arguments)
+  expected = tonumber(arguments[3])
+  for line in io.lines(arguments[1]) do
+    local cookie, tag = line:match("^([^\t]*)\t(.*)$")
+    local headers = { ["Cookie"] = cookie, ["User-Agent"] = arguments[2] }
+    if tag ~= "" then
+      headers["If-None-Match"] = tag
+    end
+    table.insert(polls, wrk.format("GET", nil, headers))
+  end
+end
+
+function request()
+  last = last % #polls + 1
+  return polls[last]
+end
+
+function response(status)
+  if status ~= expected then
+    wrong = wrong + 1
+  end
+end
+
+function done(summary, latency)
+  local failed = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout
+  for _, thread in ipairs(all_threads) do
+    failed = failed + thread:get("wrong")
+  end
+  io.write(string.format('{"rate": %.1f, "p50": %.2f, "p99": %.2f, "failed": %d}\n',
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed))
+end

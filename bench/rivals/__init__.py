@@ -1,0 +1,1 @@
+"""Who Belfry is measured against: each written fairly, as the documentation of its libraries would have it."""

@@ -1,0 +1,283 @@
+"""`flask db upgrade`, `downgrade` and `check`, and that the models and the migrations make the same schema."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import flask
+import psycopg
+import pytest
+import sqlalchemy
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from app import auth, create_app, db, marking, people, publishing
+from app.errors import Problem
+from app.models import metadata
+from app.publishing import Event
+from app.validation import check
+from tests import postgres
+
+# All that makes a difference to how a table behaves, in words of PostgreSQL that stay the same from version to version.
+SCHEMA = {
+    "relations": """
+        SELECT relname, relkind, relpersistence, relreplident, relrowsecurity, coalesce(reloptions, '{}') AS options,
+            obj_description(relation.oid, 'pg_class') AS description, ts.spcname AS tablespace
+        FROM pg_class AS relation LEFT JOIN pg_tablespace AS ts ON ts.oid = reltablespace
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+    """,
+    "columns": """
+        SELECT relname, attnum, attname, format_type(atttypid, atttypmod) AS type, attnotnull, attidentity,
+            attgenerated, attstorage, attstattarget, attoptions, collname,
+            pg_get_expr(adbin, adrelid) AS standard, col_description(attrelid, attnum) AS description
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+        LEFT JOIN pg_collation ON pg_collation.oid = attcollation
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND NOT attisdropped
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text AS relname, conname, contype, condeferrable, condeferred, convalidated,
+            pg_get_constraintdef(pg_constraint.oid) AS definition
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+    """,
+    "indexes": """
+        SELECT indrelid::regclass::text AS relname, pg_get_indexdef(indexrelid) AS definition, indisunique,
+            indisprimary, indisvalid, pg_get_expr(indpred, indrelid) AS condition, coalesce(reloptions, '{}') AS options
+        FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        WHERE relnamespace = 'public'::regnamespace
+    """,
+    "sequences": """
+        SELECT sequencename, data_type::text, start_value, min_value, max_value, increment_by, cycle, cache_size
+        FROM pg_sequences WHERE schemaname = 'public'
+    """,
+    "functions and triggers": """
+        SELECT proname AS name, pg_get_functiondef(oid) AS definition
+        FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+        UNION ALL SELECT tgname, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger
+        JOIN pg_class ON pg_class.oid = tgrelid WHERE relnamespace = 'public'::regnamespace AND NOT tgisinternal
+    """,
+}
+
+Schema = dict[str, list[str]]
+
+
+def schema(url: str) -> Schema:
+    """What there is in the database, Alembic's own table aside."""
+    with postgres.connect(url) as connection:
+        found = {name: [str(row) for row in connection.execute(query).fetchall()] for name, query in SCHEMA.items()}
+    return {name: sorted(row for row in rows if "alembic_version" not in row) for name, rows in found.items()}
+
+
+def revision(url: str) -> str | None:
+    with postgres.connect(url) as connection:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0]) if row else None
+
+
+def start(url: str, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "flask", "db", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=postgres.ROOT,
+        env=postgres.environment(url),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(url: str, *arguments: str) -> tuple[int, str]:
+    """The exit status of `flask db …` and what it said."""
+    process = start(url, *arguments)
+    said = "".join(process.communicate(timeout=60))
+    return process.returncode, said
+
+
+def revisions() -> list[str]:
+    """From the first to the latest."""
+    config = Config()
+    config.set_main_option("script_location", str(postgres.ROOT / "migrations"))
+    return [script.revision for script in reversed(list(ScriptDirectory.from_config(config).walk_revisions()))]
+
+
+@pytest.fixture
+def migrated() -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def blank() -> Iterator[str]:
+    with postgres.database(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def populated(migrated: str) -> Iterator[str]:
+    """A database in which every table has been used."""
+    app = create_app(database_url=migrated, secret_key=postgres.SECRET_KEY, web_concurrency=1)
+    with app.app_context():
+        use(app)
+        with db.engine().connect() as connection:
+            for table in metadata.tables:
+                count = connection.execute(sqlalchemy.text(f"SELECT count(*) FROM {table}")).scalar_one()
+                assert count > 0, f"nothing is in {table}"
+        db.engine().dispose()
+    yield migrated
+
+
+def use(app: flask.Flask) -> None:
+    event = check(Event, {"type": "comment", "title": "A comment", "group_key": "thread"})
+    for ordinal in range(3):
+        key, digest = publishing.line_key(b"a line", ordinal)
+        db.write(publishing.publish_once, key, digest, event, ["alice", "mallory"], timedelta(days=30))
+    db.write(people.make_ticket, "alice", 600)
+    with db.engine().connect() as connection:
+        alice = connection.execute(sqlalchemy.text("SELECT id FROM users WHERE subject = 'alice'")).scalar_one()
+    reader = db.read(people.start_session, alice, 12)
+    assert reader is not None
+    db.write(marking.mark_through, reader, "read", 3)
+    db.write(people.end_session, reader)
+    with app.test_request_context("/login"), pytest.raises(Problem):
+        auth.sign_in("alice", "no such password", 12)
+
+
+def test_down_and_up_again_gives_the_same_schema_at_every_revision(populated: str) -> None:
+    seen = {revisions()[-1]: schema(populated)}
+    for earlier in reversed(["base", *revisions()[:-1]]):
+        assert run(populated, "downgrade", earlier)[0] == 0
+        seen[earlier] = schema(populated)
+    assert not any(seen["base"].values())
+
+    for later in revisions():
+        assert run(populated, "upgrade", later)[0] == 0
+        assert schema(populated) == seen[later]
+
+
+def test_models_and_migrations_make_the_same_schema(migrated: str, blank: str) -> None:
+    engine = sqlalchemy.create_engine(blank)
+    metadata.create_all(engine)
+    engine.dispose()
+
+    by_models, by_migrations = schema(blank), schema(migrated)
+
+    assert by_models == by_migrations
+    assert all(by_models[name] for name in SCHEMA if name != "functions and triggers")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE users SET (fillfactor = 90)",
+        "ALTER TABLE notifications RESET (autovacuum_vacuum_insert_scale_factor)",
+        "ALTER TABLE rate_limits SET LOGGED",
+        "ALTER TABLE users ALTER COLUMN subject TYPE text COLLATE pg_catalog.default",
+        "ALTER TABLE users ALTER COLUMN id SET GENERATED BY DEFAULT",
+        "ALTER TABLE notifications ALTER COLUMN group_count SET DEFAULT 2",
+        "ALTER TABLE notifications ADD COLUMN new text",
+        "ALTER TABLE notifications DROP CONSTRAINT notifications_event_id_fkey, ADD CONSTRAINT"
+        " notifications_event_id_fkey FOREIGN KEY (event_id) REFERENCES events ON DELETE CASCADE",
+        "DROP INDEX notifications_unread; CREATE INDEX notifications_unread ON notifications (user_id, id DESC)"
+        " WHERE read_at IS NULL",
+    ],
+)
+def test_the_comparison_notices_every_kind_of_difference(migrated: str, change: str) -> None:
+    before = schema(migrated)
+
+    with postgres.connect(migrated) as connection:
+        connection.execute(change)  # type: ignore[call-overload]
+
+    assert schema(migrated) != before
+
+
+def test_check_finds_no_difference(migrated: str) -> None:
+    status, said = run(migrated, "check")
+
+    assert (status, "No new upgrade operations detected" in said) == (0, True), said
+
+
+def test_check_notices_a_column_that_the_models_do_not_have(migrated: str) -> None:
+    with postgres.connect(migrated) as connection:
+        connection.execute("ALTER TABLE users ADD COLUMN stray text")
+
+    status, said = run(migrated, "check")
+
+    assert status != 0
+    assert "stray" in said
+
+
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(populated: str) -> None:
+    before = schema(populated)
+
+    assert run(populated, "upgrade")[0] == 0
+
+    assert (schema(populated), revision(populated)) == (before, revisions()[-1])
+
+
+def test_two_upgrades_at_once_do_no_harm(blank: str, migrated: str) -> None:
+    processes = [start(blank, "upgrade") for _ in range(2)]
+    said = ["".join(process.communicate(timeout=60)) for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum("Up: 0001" in words for words in said) == 1
+    assert schema(blank) == schema(migrated)
+
+
+def test_a_downgrade_that_meets_a_lock_gives_up_and_can_be_repeated(populated: str) -> None:
+    gives_up_and_can_be_repeated(populated, "LOCK TABLE users IN ACCESS SHARE MODE", "downgrade", "base")
+
+    assert revision(populated) is None
+
+
+def test_an_upgrade_that_meets_a_lock_at_its_very_end_gives_up_and_leaves_nothing_half_done(migrated: str) -> None:
+    assert run(migrated, "downgrade", "base")[0] == 0
+
+    # A revision is written down as the last thing of an upgrade, when its tables have been made.
+    gives_up_and_can_be_repeated(migrated, "LOCK TABLE alembic_version IN SHARE MODE", "upgrade", "head")
+
+    assert revision(migrated) == revisions()[-1]
+
+
+@contextmanager
+def holding(url: str, lock: str) -> Iterator[None]:
+    """Somebody else's open transaction holds the lock."""
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
+        connection.execute(lock)  # type: ignore[call-overload]
+        yield
+        connection.rollback()
+
+
+def gives_up_and_can_be_repeated(url: str, lock: str, *arguments: str) -> None:
+    before = schema(url), revision(url)
+    with holding(url, lock):
+        began = time.monotonic()
+        status, said = run(url, *arguments)
+        took = time.monotonic() - began
+
+    assert status != 0
+    assert "lock timeout" in said
+    assert took < 20
+    assert (schema(url), revision(url)) == before
+    assert run(url, *arguments)[0] == 0
+    assert (schema(url), revision(url)) != before
+
+
+def test_migrations_run_with_time_outs_of_their_own(migrated: str) -> None:
+    assert run(migrated, "downgrade", "base")[0] == 0
+    with postgres.connect(migrated) as connection:
+        connection.execute("""
+            CREATE TABLE noted (lock_timeout text, statement_timeout text);
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO noted VALUES (current_setting('lock_timeout'), current_setting('statement_timeout'));
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note BEFORE INSERT ON alembic_version FOR EACH ROW EXECUTE FUNCTION note();
+        """)
+
+    assert run(migrated, "upgrade")[0] == 0
+
+    with postgres.connect(migrated) as connection:
+        assert connection.execute("SELECT * FROM noted").fetchall() == [("4s", "1min")]

@@ -8,10 +8,10 @@
         socket          a link to a short folder, only where a socket in `folder` itself would not do
 
 The kernel drops these flocks however their holders die, so no recorded process number is ever believed.
-Everyone holds users.lock shared from before looking for a server until leaving; left-overs are removed and a server is
-started only under server.lock. Who gets users.lock exclusively is alone and stops the server: on leaving, the last user;
-for users that were killed, the keeper: a small process, the server's parent, that waits for that lock. (A signal at the
-death of the starter would need no keeper, but it would stop the server under those who joined it.)
+Everyone holds users.lock shared from before looking for a server until leaving; left-overs are removed and a server
+is started only under server.lock. Who gets users.lock exclusively is alone and stops the server: on leaving, the last
+user; for users that were killed, a keeper: a small process beside the server that waits for that lock. (A signal at
+the death of the starter would need no keeper, but it would stop the server under those who joined it.)
 """
 
 import ctypes
@@ -217,7 +217,7 @@ def _socket_folder(folder: Path) -> Path:
 def _make_socket_folder(folder: Path) -> Path:
     """Return a folder whose path is short enough and needs no quoting, neither in a URL nor in a setting."""
     name = f"belfry-{secrets.token_hex(8)}"
-    for where in (folder, Path(tempfile.gettempdir(), name), Path("/tmp", name)):
+    for where in (folder, Path(tempfile.gettempdir(), name), Path("/tmp", name)):  # noqa: S108 - the name is a secret
         if re.fullmatch(r"[A-Za-z0-9/._-]+", str(where)) and len(str(where / _SOCKET)) <= _LONGEST_SOCKET:
             break
     if where != folder:
@@ -265,7 +265,7 @@ def _programs(folder: Path) -> Path:
 
 
 def _identity(folder: Path, programs: Path) -> Identity:
-    """Return how the server becomes the folder's owner, under a number that PostgreSQL takes: not 0, and with a name."""
+    """Return how the server becomes the folder's owner, under a number that PostgreSQL takes: named, and not 0."""
     owner = folder.stat()
     if owner.st_uid != os.geteuid():  # only root gets this far in somebody else's folder
         return "user", owner.st_uid, owner.st_gid

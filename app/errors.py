@@ -13,6 +13,8 @@ from werkzeug.exceptions import HTTPException, SecurityError
 
 log = logging.getLogger(__name__)
 
+UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
+
 # Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
 DETAILS = {
     404: "There is nothing here.",
@@ -97,7 +99,7 @@ def answer_http_exception(error: HTTPException) -> flask.typing.ResponseReturnVa
 
 def answer_database_trouble(error: sqlalchemy.exc.SQLAlchemyError) -> flask.Response:
     """503 where asking again can help (no connection, a time-out, a race lost too often), else 500."""
-    if not isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.TimeoutError):
+    if not isinstance(error, UNAVAILABLE):
         return answer_surprise(error)
     log.warning("database unavailable request_id=%s: %s", request_id(), type(error).__name__)
     return answer_problem(Problem(503, "The database does not answer just now.", retry_after=2))

@@ -38,7 +38,8 @@ def serve() -> None:
     )
     # Ctrl-C reaches gunicorn by itself; this process stays until it is down, and then lets go of the database.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: gunicorn.terminate())
+    for number in (signal.SIGTERM, signal.SIGHUP):  # stopped by another process, or the terminal was closed
+        signal.signal(number, lambda *_: gunicorn.terminate())
     if _wait_until_it_listens(gunicorn, chosen.port):
         click.echo(explained(_greeting))
     status = gunicorn.wait()

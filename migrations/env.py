@@ -20,7 +20,6 @@ ADVISORY_LOCK = 20_110_906
 fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 
 
-
 def tell(step: MigrationInfo, **others: object) -> None:
     click.echo(f"{'Up' if step.is_upgrade else 'Down'}: {step.up_revision.revision} {step.up_revision.doc}", err=True)
 

@@ -27,6 +27,7 @@ def server() -> Iterator[None]:
         url = os.environ.get("TEST_DATABASE_URL")
         if url is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="belfry-", ignore_cleanup_errors=True))
+            os.chmod(folder, 0o711)  # where root runs the server as another user, that user must get through here
             url = stack.enter_context(embedded.running(Path(folder) / "postgres", durable=False))
         os.environ[SERVER] = url
         os.environ[TEMPLATE] = stack.enter_context(database(migrated=False))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from tests import rows
+from tests import inboxes
 from tests.cast import Person
 
 Publish = Callable[..., Any]
@@ -42,22 +42,20 @@ def test_read_and_archived_ones_can_still_be_looked_at(alice: Person, publish: P
 
 def test_looking_changes_nothing(alice: Person, publish: Publish) -> None:
     publish("alice")
-    before = rows.everything()
+    before = inboxes.everything()
 
     alice.get("/notifications/1")
 
-    assert rows.everything() == before
+    assert inboxes.everything() == before
 
 
-def test_unknown_expired_foreign_and_moved_ones_are_404_alike(
-    alice: Person, mallory: Person, publish: Publish
-) -> None:
+def test_unknown_expired_foreign_and_moved_ones_are_404_alike(alice: Person, mallory: Person, publish: Publish) -> None:
     publish("alice", title="For alice only")
     publish("mallory", group_key="thread")
     publish("mallory", group_key="thread")
     for _ in range(4):
         publish("alice", "mallory")
-    rows.expire(mallory, 3)
+    inboxes.expire(mallory, 3)
     assert mallory.get("/notifications/2").status_code == 200
     # 7 is mallory's own number that was never given to anybody; alice has a 5 of hers.
     never_was = mallory.get("/notifications/7")

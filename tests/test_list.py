@@ -6,7 +6,7 @@ from typing import Any
 import flask
 import pytest
 
-from tests import rows
+from tests import inboxes
 from tests.cast import Person
 
 Publish = Callable[..., Any]
@@ -33,11 +33,11 @@ def walk(person: Person, path: str, between: Callable[[], Any] = lambda: None) -
 @pytest.fixture
 def mixed(alice: Person, publish: Publish) -> Person:
     """Alice with one of each: 1 read, 2 archived, 3 read and archived, 4 expired, 5 and 6 unread."""
-    for type in ("comment", "comment", "mention", "comment", "mention", "comment"):
-        publish("alice", type=type)
+    for kind in ("comment", "comment", "mention", "comment", "mention", "comment"):
+        publish("alice", type=kind)
     alice.post("/notifications/read", {"ids": [1, 3]})
     alice.post("/notifications/archive", {"ids": [2, 3]})
-    rows.expire(alice, 4)
+    inboxes.expire(alice, 4)
     return alice
 
 
@@ -103,34 +103,34 @@ def test_nobody_lists_what_is_somebody_elses(mixed: Person, mallory: Person) -> 
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (2, [2]), (3, [3]), (4, [3, 1]), (6, [3, 3]), (7, [3, 3, 1])])
 def test_next_is_null_on_the_last_page(alice: Person, count: int, sizes: list[int]) -> None:
-    rows.fill(alice, count)
+    inboxes.fill(alice, count)
 
     assert [len(page) for page in walk(alice, "/notifications?limit=3")] == sizes
 
 
 def test_twenty_come_on_a_page_unless_told_otherwise(alice: Person) -> None:
-    rows.fill(alice, 101)
+    inboxes.fill(alice, 101)
 
     assert [len(page) for page in walk(alice, "/notifications")] == [20, 20, 20, 20, 20, 1]
     assert [len(page) for page in walk(alice, "/notifications?limit=100")] == [100, 1]
 
 
 def test_walking_by_next_meets_everything_once_while_new_ones_arrive(alice: Person, publish: Publish) -> None:
-    rows.fill(alice, 17)
+    inboxes.fill(alice, 17)
 
     pages = walk(alice, "/notifications?limit=5", between=lambda: publish("alice"))
 
-    assert [id for page in pages for id in page] == list(range(17, 0, -1))
-    assert rows.version(alice) == 17 + len(pages)
+    assert sum(pages, []) == list(range(17, 0, -1))
+    assert inboxes.version(alice) == 17 + len(pages)
 
 
 def test_walking_meets_everything_once_while_what_was_met_expires(alice: Person) -> None:
-    rows.fill(alice, 9)
+    inboxes.fill(alice, 9)
     going = iter([9, 7, 6])
 
-    pages = walk(alice, "/notifications?limit=3", between=lambda: rows.expire(alice, next(going, 0)))
+    pages = walk(alice, "/notifications?limit=3", between=lambda: inboxes.expire(alice, next(going, 0)))
 
-    assert [id for page in pages for id in page] == list(range(9, 0, -1))
+    assert sum(pages, []) == list(range(9, 0, -1))
 
 
 def test_next_keeps_state_type_and_limit(alice: Person, publish: Publish) -> None:
@@ -143,10 +143,8 @@ def test_next_keeps_state_type_and_limit(alice: Person, publish: Publish) -> Non
     assert pages == [[12, 10], [8, 6], [4, 2]]
 
 
-def test_next_is_a_path_under_the_prefix_of_public_url(
-    alice: Person, another_app: Callable[..., flask.Flask]
-) -> None:
-    rows.fill(alice, 3)
+def test_next_is_a_path_under_the_prefix_of_public_url(alice: Person, another_app: Callable[..., flask.Flask]) -> None:
+    inboxes.fill(alice, 3)
     under_prefix = Person(another_app(public_url="http://localhost/belfry"), "alice")
 
     content = under_prefix.get("/belfry/notifications?limit=2").get_json()
@@ -156,7 +154,7 @@ def test_next_is_a_path_under_the_prefix_of_public_url(
 
 
 def test_without_a_prefix_next_begins_at_the_root(alice: Person) -> None:
-    rows.fill(alice, 2)
+    inboxes.fill(alice, 2)
 
     next_path = alice.get("/notifications?limit=1").get_json()["next"]
 

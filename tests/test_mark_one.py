@@ -5,18 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests import rows
+from tests import inboxes
 from tests.cast import Person
 from tests.test_find import body_without_request_id
 
 Publish = Callable[..., Any]
 
 VERBS = ["read", "unread", "archive", "unarchive"]
-
-
-def stored(person: Person, id: int) -> dict[str, Any]:
-    [row] = [row for row in rows.inbox(person) if row["id"] == id]
-    return row
 
 
 def prepare(person: Person, publish: Publish, verb: str) -> None:
@@ -40,46 +35,44 @@ def test_a_mark_changes_its_one_row_once(
     alice: Person, publish: Publish, verb: str, column: str, counts: tuple[int, int]
 ) -> None:
     prepare(alice, publish, verb)
-    before, version = rows.inbox(alice), rows.version(alice)
+    before, version = inboxes.rows(alice), inboxes.version(alice)
 
     answer = alice.post(f"/notifications/1/{verb}")
 
     assert answer.status_code == 200
     assert answer.get_json() == {"unread_count": counts[0], "unseen_count": counts[1], "changed": 1}
-    assert rows.version(alice) == version + 1
-    row = stored(alice, 1)
+    assert inboxes.version(alice) == version + 1
+    row = inboxes.row(alice, 1)
     assert (row[column] is None) == verb.startswith("un")
-    assert rows.inbox(alice)[:2] == before[:2]
+    assert inboxes.rows(alice)[:2] == before[:2]
     assert {**row, column: None} == {**before[2], column: None}
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_repeating_a_mark_changes_nothing_and_keeps_the_first_time(
-    alice: Person, publish: Publish, verb: str
-) -> None:
+def test_repeating_a_mark_changes_nothing_and_keeps_the_first_time(alice: Person, publish: Publish, verb: str) -> None:
     prepare(alice, publish, verb)
     first = alice.post(f"/notifications/1/{verb}").get_json()
-    before = rows.everything()
+    before = inboxes.everything()
 
     for _ in range(3):
         answer = alice.post(f"/notifications/1/{verb}")
         assert answer.status_code == 200
         assert answer.get_json() == {**first, "changed": 0}
 
-    assert rows.everything() == before
+    assert inboxes.everything() == before
 
 
 def test_marking_read_leaves_seen_alone(alice: Person, publish: Publish) -> None:
     publish("alice")
     publish("alice")
     alice.post("/notifications/seen", {"ids": [2]})
-    seen_at = stored(alice, 2)["seen_at"]
+    seen_at = inboxes.row(alice, 2)["seen_at"]
 
     assert alice.post("/notifications/1/read").get_json()["unseen_count"] == 0
     alice.post("/notifications/2/read")
 
-    assert stored(alice, 1)["seen_at"] is None
-    assert stored(alice, 2)["seen_at"] == seen_at
+    assert inboxes.row(alice, 1)["seen_at"] is None
+    assert inboxes.row(alice, 2)["seen_at"] == seen_at
     # So what comes back unread comes back as unseen as it was.
     assert alice.post("/notifications/1/unread").get_json()["unseen_count"] == 1
     assert alice.post("/notifications/2/unread").get_json()["unseen_count"] == 1
@@ -95,7 +88,7 @@ def test_archiving_and_reading_leave_each_other_alone(alice: Person, publish: Pu
 
 
 def test_counts_stop_at_100(alice: Person) -> None:
-    rows.fill(alice, 150)
+    inboxes.fill(alice, 150)
 
     answer = alice.post("/notifications/1/read")
 
@@ -110,42 +103,40 @@ def test_unknown_expired_foreign_and_impossible_ids_are_404_alike(
         publish("alice")
     publish("mallory")
     publish("mallory")
-    rows.expire(mallory, 2)
-    before = rows.everything()
+    inboxes.expire(mallory, 2)
+    before = inboxes.everything()
 
     never_was = mallory.post(f"/notifications/999/{verb}")
 
     assert never_was.status_code == 404
     expected = body_without_request_id(never_was)
-    for id in ("5", "2", "0", "9223372036854775807", "9223372036854775808", "1" + "0" * 30):
-        answer = mallory.post(f"/notifications/{id}/{verb}")
-        assert answer.status_code == 404, id
+    for other in ("5", "2", "0", "9223372036854775807", "9223372036854775808", "1" + "0" * 30):
+        answer = mallory.post(f"/notifications/{other}/{verb}")
+        assert answer.status_code == 404, other
         assert body_without_request_id(answer) == expected
-    assert rows.everything() == before
+    assert inboxes.everything() == before
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_mark_reaches_only_the_callers_own_inbox(
-    alice: Person, mallory: Person, publish: Publish, verb: str
-) -> None:
+def test_a_mark_reaches_only_the_callers_own_inbox(alice: Person, mallory: Person, publish: Publish, verb: str) -> None:
     prepare(alice, publish, verb)
     prepare(mallory, publish, verb)
-    before = (rows.inbox(alice), rows.version(alice))
+    before = (inboxes.rows(alice), inboxes.version(alice))
 
     assert mallory.post(f"/notifications/1/{verb}").get_json()["changed"] == 1
 
-    assert (rows.inbox(alice), rows.version(alice)) == before
+    assert (inboxes.rows(alice), inboxes.version(alice)) == before
 
 
 def test_a_groups_old_id_is_404_and_marks_nothing(alice: Person, publish: Publish) -> None:
     publish("alice", group_key="thread")
     publish("alice", group_key="thread")
-    before = rows.everything()
+    before = inboxes.everything()
 
     assert alice.post("/notifications/1/read").status_code == 404
     assert alice.post("/notifications/1/archive").status_code == 404
 
-    assert rows.everything() == before
+    assert inboxes.everything() == before
     assert alice.post("/notifications/2/read").get_json()["changed"] == 1
 
 
@@ -168,7 +159,7 @@ def test_one_that_comes_back_beside_a_newer_one_of_its_group_stands_alone(
 
     assert answer.status_code == 200
     assert answer.get_json() == {"unread_count": 2, "unseen_count": 2, "changed": 1}
-    assert (stored(alice, 1)["group_key"], stored(alice, 3)["group_key"]) == (None, "thread")
+    assert (inboxes.row(alice, 1)["group_key"], inboxes.row(alice, 3)["group_key"]) == (None, "thread")
     # The next one of the group joins the newer, and the one that stands alone stays what it was.
     publish("alice", group_key="thread", title="Third")
     found = alice.poll().get_json()["notifications"]
@@ -194,7 +185,7 @@ def test_one_that_comes_back_beside_an_expired_one_of_its_group_stands_alone(
     publish("alice", group_key="thread")
     alice.post(f"/notifications/1/{away_and_back(verb)}")
     publish("alice", group_key="thread")
-    rows.expire(alice, 3)
+    inboxes.expire(alice, 3)
 
     answer = alice.post(f"/notifications/1/{verb}")
 
@@ -217,7 +208,7 @@ def test_one_that_stays_out_of_the_open_list_needs_no_place_in_its_group(
     assert alice.post(f"/notifications/1/{verb}").get_json()["changed"] == 1
 
     assert alice.unread_ids() == [4]
-    assert stored(alice, 1)["group_key"] == "thread"
+    assert inboxes.row(alice, 1)["group_key"] == "thread"
 
 
 # Bodies and methods
@@ -245,12 +236,12 @@ def test_the_body_is_nothing_or_an_empty_object(
     alice: Person, publish: Publish, verb: str, body: bytes, type: str | None, status: int
 ) -> None:
     prepare(alice, publish, verb)
-    before = rows.everything()
+    before = inboxes.everything()
 
     answer = alice.browser.post(f"/notifications/1/{verb}", data=body, content_type=type)
 
     assert answer.status_code == status
-    assert (rows.everything() == before) == (status != 200)
+    assert (inboxes.everything() == before) == (status != 200)
 
 
 @pytest.mark.parametrize("path", ["/notifications/1/seen", "/notifications/1/delete", "/notifications/1/READ"])
@@ -263,12 +254,12 @@ def test_there_is_no_other_verb(alice: Person, publish: Publish, path: str) -> N
 @pytest.mark.parametrize("verb", VERBS)
 def test_looking_never_marks(alice: Person, publish: Publish, verb: str) -> None:
     prepare(alice, publish, verb)
-    before = rows.everything()
+    before = inboxes.everything()
 
     for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         assert alice.browser.open(f"/notifications/1/{verb}", method=method).status_code == 405
 
-    assert rows.everything() == before
+    assert inboxes.everything() == before
 
 
 # What it costs

@@ -441,7 +441,9 @@ def test_signed_out_elsewhere_the_page_says_so_shows_nothing_and_asks_no_more(
         with tab.page.expect_response(POLL):
             tab.page.clock.run_for(1500)
     expect(signed_out).to_be_visible()
+    expect(signed_out).to_be_focused()
     expect(tab.page.get_by_text("Private")).to_have_count(0)
+    expect(tab.page.get_by_text(ada, exact=True)).to_have_count(0)
     expect(tab.page).to_have_title("Notifications · Belfry")
 
     asked = len(tab.polls)

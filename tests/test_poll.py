@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import db, people
-from tests import rows
+from tests import inboxes
 from tests.cast import Person
 from tests.service import wait_until
 
@@ -111,7 +111,7 @@ def test_times_are_the_databases_in_utc(alice: Person, publish: Publish) -> None
 
     [notification] = alice.poll().get_json()["notifications"]
 
-    stored = rows.run("SELECT n.*, e.created_at FROM notifications AS n JOIN events AS e ON e.id = n.event_id")[0]
+    stored = inboxes.run("SELECT n.*, e.created_at FROM notifications AS n JOIN events AS e ON e.id = n.event_id")[0]
     for field in ("created_at", "expires_at", "seen_at"):
         assert MOMENT.fullmatch(notification[field])
         assert datetime.fromisoformat(notification[field]) == getattr(stored, field)
@@ -129,7 +129,7 @@ def test_the_newest_come_first_whatever_their_priority(alice: Person, publish: P
 
 
 def test_twenty_come_at_a_time_unless_told_otherwise(alice: Person) -> None:
-    rows.fill(alice, 101)
+    inboxes.fill(alice, 101)
 
     assert len(alice.unread_ids()) == 20
     for limit in (1, 2, 99, 100):
@@ -138,14 +138,14 @@ def test_twenty_come_at_a_time_unless_told_otherwise(alice: Person) -> None:
 
 @pytest.mark.parametrize(("unread", "more"), [(4, False), (5, False), (6, True)])
 def test_more_says_whether_the_list_is_longer_than_what_came(alice: Person, unread: int, more: bool) -> None:
-    rows.fill(alice, unread)
+    inboxes.fill(alice, unread)
 
     assert alice.poll(limit=5).get_json()["more"] is more
 
 
 @pytest.mark.parametrize(("unread", "count"), [(99, 99), (100, 100), (101, 100), (250, 100)])
 def test_counts_stop_at_100(alice: Person, unread: int, count: int) -> None:
-    rows.fill(alice, unread)
+    inboxes.fill(alice, unread)
 
     content = alice.poll().get_json()
 
@@ -157,7 +157,7 @@ def test_read_archived_and_expired_ones_are_neither_listed_nor_counted(alice: Pe
         publish("alice")
     alice.post("/notifications/1/read")
     alice.post("/notifications/2/archive")
-    rows.expire(alice, 3)
+    inboxes.expire(alice, 3)
 
     content = alice.poll().get_json()
 
@@ -177,22 +177,22 @@ def test_seen_ones_are_listed_but_not_counted_as_unseen(alice: Person, publish: 
 
 
 def test_counts_list_and_until_come_from_the_newest_1000_unread(alice: Person) -> None:
-    rows.fill(alice, 1_002)
-    rows.run("UPDATE notifications SET seen_at = now() WHERE id > 2")
-    rows.run("UPDATE notifications SET expires_at = now() + interval '1 hour' WHERE id = 2")
-    rows.run("UPDATE notifications SET expires_at = now() + interval '2 hours' WHERE id = 3")
+    inboxes.fill(alice, 1_002)
+    inboxes.run("UPDATE notifications SET seen_at = now() WHERE id > 2")
+    inboxes.run("UPDATE notifications SET expires_at = now() + interval '1 hour' WHERE id = 2")
+    inboxes.run("UPDATE notifications SET expires_at = now() + interval '2 hours' WHERE id = 3")
 
     answer = alice.poll()
 
     # The 1,001st and 1,002nd are unseen and the former expires first: neither is in the window.
     assert (answer.get_json()["unread_count"], answer.get_json()["unseen_count"]) == (100, 0)
-    oldest_in_window = rows.run("SELECT expires_at FROM notifications WHERE id = 3")[0].expires_at
+    oldest_in_window = inboxes.run("SELECT expires_at FROM notifications WHERE id = 3")[0].expires_at
     assert parts_of(answer.headers["ETag"])[3] == str(microseconds(oldest_in_window.isoformat()))
 
 
 def test_an_unseen_one_at_the_windows_end_is_counted(alice: Person) -> None:
-    rows.fill(alice, 1_001)
-    rows.run("UPDATE notifications SET seen_at = now() WHERE id > 2")
+    inboxes.fill(alice, 1_001)
+    inboxes.run("UPDATE notifications SET seen_at = now() WHERE id > 2")
 
     assert alice.poll().get_json()["unseen_count"] == 1
 
@@ -299,7 +299,7 @@ def test_after_a_change_the_tag_gives_200(alice: Person, publish: Publish, chang
     answer = alice.poll(tag)
     assert answer.status_code == 200
     assert answer.headers["ETag"] != tag
-    assert answer.get_json()["version"] == rows.version(alice) == int(parts_of(tag)[2]) + 1
+    assert answer.get_json()["version"] == inboxes.version(alice) == int(parts_of(tag)[2]) + 1
 
 
 def test_what_changes_nothing_leaves_the_tag_good(alice: Person, mallory: Person, publish: Publish) -> None:
@@ -314,7 +314,7 @@ def test_what_changes_nothing_leaves_the_tag_good(alice: Person, mallory: Person
     alice.post("/notifications/2/archive")
     publish("mallory")
     mallory.post("/notifications/read", {"through": 1})
-    rows.expire(alice, 1, 2)  # neither is listed or counted
+    inboxes.expire(alice, 1, 2)  # neither is listed or counted
 
     assert alice.poll(tag).status_code == 304
 
@@ -333,8 +333,8 @@ def test_a_tag_is_over_when_the_first_of_what_it_counted_expires(alice: Person, 
 
 @pytest.mark.parametrize(("from_now", "status"), [(timedelta(hours=-1), 200), (timedelta(hours=1), 304)])
 def test_304_only_while_until_is_ahead(alice: Person, from_now: timedelta, status: int) -> None:
-    rows.fill(alice, 1)
-    until = microseconds((rows.run("SELECT now() AS now")[0].now + from_now).isoformat())
+    inboxes.fill(alice, 1)
+    until = microseconds((inboxes.run("SELECT now() AS now")[0].now + from_now).isoformat())
 
     assert alice.poll(f'"0.{alice.id}.1.{until}.20"').status_code == status
 

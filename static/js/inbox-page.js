@@ -164,7 +164,10 @@ function safeBody(html) {
 /** Entities become the characters they stand for. */
 function characters(/** @type {string} */ text) {
   const named = /** @type {Record<string, string>} */ ({ amp: '&', lt: '<', gt: '>', quot: '"', '#x27': "'" });
-  return text.replace(/&(amp|lt|gt|quot|#x27|#\d{1,6});/g, (_, name) => named[name] ?? String.fromCodePoint(Number(name.slice(1))));
+  return text.replace(
+    /&(amp|lt|gt|quot|#x27|#\d{1,6});/g,
+    (_, name) => named[name] ?? String.fromCodePoint(Number(name.slice(1))),
+  );
 }
 
 // Times
@@ -249,14 +252,15 @@ function showState(state, freshAt) {
   if (state === 'fresh') showTrouble({ polling: null });
   if (state === 'stale') showTrouble({ polling: words.stale(clockTime.format(freshAt ?? undefined)) });
   if (state === 'signed out') {
-    // What was shown belongs to the person who signed out, and must not stay on the screen.
-    const hadFocus = $('signed-in').contains(document.activeElement);
+    // What was shown belongs to the person who signed out, and must not stay on the screen. That leaves as good as
+    // another page, so the focus goes to its heading, as it would on one.
     stop();
     showTrouble({ polling: null, marking: null });
     $('signed-in').remove();
+    $('person').remove();
     $('signed-out').hidden = false;
     document.title = words.title;
-    if (hadFocus) $('signed-out-heading').focus();
+    $('signed-out-heading').focus();
   }
 }
 

@@ -529,6 +529,7 @@ def everything(tab: Tab, service: Service, subject: str) -> Iterator[str]:
     expect(page.get_by_role("alert")).to_be_visible()
     yield "sign-in, refused"
     page.goto(f"{service.url}/nothing-here")
+    expect(page.get_by_role("link", name="Go to your notifications")).to_be_visible()
     yield "problem"
     sign_in(tab, service, subject)
     yield "inbox, empty"

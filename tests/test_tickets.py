@@ -78,12 +78,10 @@ def test_a_ticket_replaces_the_session_of_somebody_else(
 
 
 def test_used_expired_unknown_and_disabled_look_the_same(app: flask.Flask, anonymous: FlaskClient) -> None:
+    paths = {"unknown": "/tickets/nonsense"}
     for subject in ("used", "expired", "disabled"):
         db.write(people.save_user, subject, None, None)
-    paths = {
-        subject: f"/tickets/{db.write(people.make_ticket, subject, 60)}" for subject in ("used", "expired", "disabled")
-    }
-    paths["unknown"] = "/tickets/nonsense"
+        paths[subject] = f"/tickets/{db.write(people.make_ticket, subject, 60)}"
     anonymous.post(paths["used"])
     rows.change(
         "UPDATE tickets SET expires_at = now() FROM users WHERE users.id = user_id AND users.subject = 'expired'"

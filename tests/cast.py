@@ -20,6 +20,7 @@ class Browser(FlaskClient):
     """
 
     def open(self, *arguments: Any, **options: Any) -> TestResponse:
+        options.setdefault("buffered", True)  # whoever looks at an answer from a file need not close that
         return contextvars.Context().run(super().open, *arguments, **options)
 
 
@@ -30,7 +31,9 @@ class Person:
         self.app = app
         self.subject = subject
         db.write(people.save_user, subject, None, None)
-        self.id: int = db.read(lambda c: c.execute(text("SELECT id FROM users WHERE subject = :s"), {"s": subject}).scalar_one())
+        self.id: int = db.read(
+            lambda c: c.execute(text("SELECT id FROM users WHERE subject = :s"), {"s": subject}).scalar_one()
+        )
         self.browser = self.signed_in_browser()
 
     def signed_in_browser(self) -> FlaskClient:

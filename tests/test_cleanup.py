@@ -164,7 +164,8 @@ def test_a_dry_run_deletes_nothing_and_says_what_would_go(app: flask.Flask, ever
     said = run(app, "cleanup", "--dry-run")
     assert said.exit_code == 0
     assert said.stdout == (
-        "Would delete 4 notifications, 4 events, 2 tickets, 2 undos, 2 ended sessions, 2 idempotency keys, 4 counters.\n"
+        "Would delete 4 notifications, 4 events, 2 tickets, 2 undos, 2 ended sessions,"
+        " 2 idempotency keys, 4 counters.\n"
     )
 
     assert run_json(app, "cleanup") == {"deleted": would}

@@ -85,13 +85,13 @@ def check_server(connection: Connection) -> Iterator[Finding]:
 
 
 SERVER_SETTINGS = text(
-    "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'autovacuum')"
+    "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'autovacuum') ORDER BY name"
 )
 
 
 def check_server_settings(connection: Connection) -> Iterator[Finding]:
     """The server's settings without which an acknowledged notification can be lost, or old rows pile up."""
-    for name, value in sorted(connection.execute(SERVER_SETTINGS).tuples()):
+    for name, value in connection.execute(SERVER_SETTINGS):
         if value == "off":
             yield Finding(name, "broken" if name == "fsync" else "look", "off", f"set {name} = on in postgresql.conf")
         else:

@@ -126,7 +126,7 @@ def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict
     changed = _count_changed(connection, MARK_ONE[verb], parameters)
     if not changed and connection.execute(EXISTS, parameters).one_or_none() is None:
         raise not_found()
-    return {**unread.count(connection, reader.user_id), "changed": changed}
+    return {**unread.count(connection, reader), "changed": changed}
 
 
 def mark_ids(connection: Connection, reader: Reader, verb: str, ids: Sequence[int]) -> dict[str, int]:
@@ -164,7 +164,7 @@ def undo(connection: Connection, reader: Reader, token: int) -> dict[str, int]:
     if verb is None:
         raise not_found()
     changed = _count_changed(connection, UNDO[verb], parameters)
-    return {**unread.count(connection, reader.user_id), "changed": changed}
+    return {**unread.count(connection, reader), "changed": changed}
 
 
 LOCK = text(f"SELECT inbox_version FROM users WHERE {MAY_READ} FOR NO KEY UPDATE")
@@ -184,7 +184,7 @@ def _mark_many(
     parameters = {"user_id": reader.user_id, "number": number, "verb": verb, **which}
     changed = _count_changed(connection, statement, parameters)
     # Versions begin at 1, so 0 names no action: where nothing changed there is nothing to undo.
-    return {**unread.count(connection, reader.user_id), "changed": changed, "undo": number if changed else 0}
+    return {**unread.count(connection, reader), "changed": changed, "undo": number if changed else 0}
 
 
 def _count_changed(connection: Connection, statement: TextClause, parameters: dict[str, Any]) -> int:

@@ -17,7 +17,8 @@ import limits
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-LOCAL_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+SHORTEST_SECRET = 32  # characters
+LOCAL_HOSTS = ["localhost", "127.0.0.1"]
 
 
 class SettingsError(click.ClickException):
@@ -36,7 +37,8 @@ def _checked_origin(value: str) -> str:
 
 def _checked_public_url(value: str) -> str:
     address = _ADDRESS.fullmatch(value)
-    if address is None or not _is_origin(address[1]):
+    # Werkzeug trusts no Host with brackets or _, so with an IPv6 address here the service would answer nobody.
+    if address is None or not _is_origin(address[1]) or re.search(r"[\[_]", address[1]):
         raise ValueError("must be an address such as https://app.example or https://app.example/belfry")
     # Schemes and hosts know no case, and the cookie's name and the cross-site rule depend on them.
     return address[1].lower() + address[2]
@@ -44,7 +46,10 @@ def _checked_public_url(value: str) -> str:
 
 # What stands in a cookie's path and in every link is kept to characters that mean only themselves there.
 _ADDRESS = re.compile(r"([^/]+://[^/]+)((?:/[A-Za-z0-9._~-]+)*)/*")
-_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_HOST = re.compile(r"\.?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"https?://(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
 
 
 def _is_origin(value: str) -> bool:
@@ -52,6 +57,12 @@ def _is_origin(value: str) -> bool:
         return bool(_ORIGIN.fullmatch(value)) and urlsplit(value).port != 0
     except ValueError:  # a port above 65535, or brackets around what is no address
         return False
+
+
+def _checked_host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError("must be host names such as bell.internal, or .internal for all below it, without ports")
+    return value.lower()
 
 
 def _checked_rate(value: str) -> str:
@@ -77,8 +88,8 @@ def _checked_database_url(value: str) -> str:
     return "postgresql+psycopg://" + value.split("://", 1)[1]
 
 
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-Secret = Annotated[str, Field(min_length=32)]
+Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
+Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
 
 
 class Settings(BaseSettings):
@@ -107,7 +118,7 @@ class Settings(BaseSettings):
         description="Where readers reach the service, a path prefix included: `https://app.example/belfry`."
         " Unset: `http://127.0.0.1:PORT`.",
     )
-    trusted_hosts: Words = Field(
+    trusted_hosts: Hosts = Field(
         [],
         description="Host names answered besides this machine's own and `PUBLIC_URL`'s, with commas; others get 400.",
     )
@@ -165,8 +176,7 @@ class Settings(BaseSettings):
     @property
     def hosts(self) -> list[str]:
         """The values of `Host`, without ports, that are answered."""
-        own = urlsplit(self.own_url).hostname or ""
-        return [*LOCAL_HOSTS, *self.trusted_hosts, f"[{own}]" if ":" in own else own]
+        return [*LOCAL_HOSTS, *self.trusted_hosts, urlsplit(self.own_url).hostname or ""]
 
     @classmethod
     def settings_customise_sources(
@@ -229,10 +239,15 @@ def current() -> Settings:
 def kept_secret_key(folder: Path) -> str:
     """The secret key in `instance/secret_key`, made at the first start; only its owner can read it."""
     path = folder / "secret_key"
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        pass
+    if not path.exists():
+        _make_secret_key(folder, path)
+    key = path.read_text()
+    if len(key) < SHORTEST_SECRET:  # emptied by hand or by a crash of the machine
+        raise SettingsError(f"SECRET_KEY: {path} is damaged. Delete it; everybody will have to sign in again.")
+    return key
+
+
+def _make_secret_key(folder: Path, path: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = folder / f".secret_key.{os.getpid()}"
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -243,7 +258,6 @@ def kept_secret_key(folder: Path) -> str:
         pass
     finally:
         draft.unlink()
-    return path.read_text()
 
 
 def environment(**changed: str) -> dict[str, str]:

@@ -3,6 +3,9 @@
 
 from sqlalchemy import Connection, text
 
+from app.errors import signed_out
+from app.people import MAY_READ, Reader
+
 COUNT_TO = 100  # a count of 100 means "100 or more"
 # Counts, list and UNTIL of a snapshot come from this many rows at most, so that 10,000 unread cost no more than these.
 WINDOW = 1_000
@@ -19,9 +22,22 @@ COUNTS = f"""
     least(count(*), {COUNT_TO}) AS unread_count,
     least(count(*) FILTER (WHERE seen_at IS NULL), {COUNT_TO}) AS unseen_count"""
 
-COUNT = text(f"WITH newest AS ({NEWEST}) SELECT {COUNTS} FROM newest")
+COUNT = text(f"""
+    WITH newest AS ({NEWEST}
+    ), totals AS (
+        SELECT {COUNTS} FROM newest
+    )
+    SELECT totals.* FROM users CROSS JOIN totals WHERE {MAY_READ}
+""")
 
 
-def count(connection: Connection, user_id: int) -> dict[str, int]:
-    """`unread_count` and `unseen_count` of an inbox. Index: notifications_unread."""
-    return dict(connection.execute(COUNT, {"user_id": user_id}).one()._mapping)
+def count(connection: Connection, reader: Reader) -> dict[str, int]:
+    """`unread_count` and `unseen_count` of the reader's inbox, at the end of a change. Index: notifications_unread.
+
+    401, which undoes the change, for a session that ended while the change waited for its lock: the statement that
+    locks looks again at the row that it waited for, but at sessions only as they were when it began.
+    """
+    row = connection.execute(COUNT, reader.claims).one_or_none()
+    if row is None:
+        raise signed_out()
+    return dict(row._mapping)

@@ -7,6 +7,7 @@ import platform
 import statistics
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main() -> None:
             {row: _measure(row, prepared[row.contestant], options) for row in ROWS} for _ in range(options.rounds)
         ]
     print(f"\n{machine}\n\n{_table(rounds)}")
+    if any(result.failed for measured in rounds for result in measured.values()):
+        sys.exit("bench: some polls failed, so these figures do not count")
 
 
 def _options() -> argparse.Namespace:
@@ -61,8 +64,8 @@ class Prepared:
 
 def _prepare(contestant: Contestant, database_url: str, threads: int) -> Prepared:
     prepared = Prepared(database_url, contestant.prepare(database_url))
-    with servers.gunicorn(contestant.application, database_url, threads) as port:
-        prepared.tags, prepared.content = load.ask_all(port, prepared.cookies)
+    with servers.gunicorn(contestant.application, database_url, threads) as server:
+        prepared.tags, prepared.content = load.ask_all(server.port, prepared.cookies)
     return prepared
 
 
@@ -75,38 +78,44 @@ def _require_agreement(prepared: dict[Contestant, Prepared]) -> None:
 
 
 def _measure(row: Row, prepared: Prepared, options: argparse.Namespace) -> Result:
-    with servers.gunicorn(row.contestant.application, prepared.database_url, options.threads) as port:
-        request = (port, prepared.cookies, prepared.tags, row.status)
-        load.run(*request, seconds=options.warm_up, connections=options.connections)
+    with servers.gunicorn(row.contestant.application, prepared.database_url, options.threads) as server:
+        request = (server.port, prepared.cookies, prepared.tags, row.status)
+        warm_up = load.run(*request, seconds=options.warm_up, connections=options.connections)
+        before = server.cpu_seconds()
         result = load.run(*request, seconds=options.seconds, connections=options.connections)
+        cpu = (server.cpu_seconds() - before) / max(1, result.requests) * 1000
+        result = replace(result, cpu=cpu, failed=result.failed + warm_up.failed)
     _say(f"{row.name}: {result.rate:,.0f}/s, {result.failed} failed")
-    if result.failed:
-        sys.exit(f"bench: {result.failed} answers were not {row.status}: nothing was measured")
     return result
 
 
 def _table(rounds: Sequence[dict[Row, Result]]) -> str:
     lines = [
-        "| | answer | polls a second | lowest–highest | p50 | p99 | times the first row | lowest–highest |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | answer | failed | polls a second | times the first row | p50 | p99 | CPU a poll | first row's CPU ÷ its |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    firsts = [measured[ROWS[0]] for measured in rounds]
     for row in ROWS:
         results = [measured[row] for measured in rounds]
-        rates = [result.rate for result in results]
-        # Each round's own ratio: what else the machine did then slowed both.
-        ratios = [measured[row].rate / measured[ROWS[0]].rate for measured in rounds]
+        # Ratios are each round's own: what else the machine did then slowed both.
+        pairs = list(zip(results, firsts, strict=True))
         cells = [
             row.name,
             str(row.status),
-            f"{statistics.median(rates):,.0f}",
-            f"{min(rates):,.0f}–{max(rates):,.0f}",
+            str(sum(result.failed for result in results)),
+            _spread([result.rate for result in results], 0),
+            _spread([result.rate / first.rate for result, first in pairs], 2),
             f"{statistics.median(result.p50 for result in results):.1f} ms",
             f"{statistics.median(result.p99 for result in results):.1f} ms",
-            f"{statistics.median(ratios):.2f}",
-            f"{min(ratios):.2f}–{max(ratios):.2f}",
+            f"{statistics.median(result.cpu for result in results):.2f} ms",
+            _spread([first.cpu / result.cpu for result, first in pairs], 2),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{statistics.median(values):,.{digits}f} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
 def _machine(server: str, options: argparse.Namespace) -> str:

@@ -24,12 +24,14 @@ ONLY_OURS = {"version", "more"}
 
 @dataclass(frozen=True)
 class Result:
-    """What wrk saw in one round; times in milliseconds."""
+    """What wrk saw in one round, and what it cost the worker; times in milliseconds."""
 
+    requests: int
     rate: float
     p50: float
     p99: float
     failed: int  # answers with another status than expected, and requests without an answer
+    cpu: float = 0  # a poll's, in the worker
 
 
 def require_wrk() -> None:

@@ -39,6 +39,7 @@ function done(summary, latency)
   for _, thread in ipairs(all_threads) do
     failed = failed + thread:get("wrong")
   end
-  io.write(string.format('{"rate": %.1f, "p50": %.2f, "p99": %.2f, "failed": %d}\n',
-    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed))
+  local form = '{"requests": %d, "rate": %.1f, "p50": %.2f, "p99": %.2f, "failed": %d}\n'
+  io.write(string.format(form, summary.requests, summary.requests / summary.duration * 1e6,
+    latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed))
 end

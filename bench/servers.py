@@ -10,8 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg
 import sqlalchemy
 
@@ -54,9 +56,22 @@ def ask(url: str, statement: str) -> str:
         return str(row[0]) if row else str(cursor.statusmessage)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A running gunicorn."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def cpu_seconds(self) -> float:
+        """What its worker has used so far, in user and system time."""
+        times = [worker.cpu_times() for worker in psutil.Process(self.process.pid).children()]
+        return sum(time.user + time.system for time in times)
+
+
 @contextlib.contextmanager
-def gunicorn(application: str, database_url: str, threads: int) -> Iterator[int]:
-    """One worker that answers, on the port given back; everybody runs under Belfry's own gunicorn.conf.py."""
+def gunicorn(application: str, database_url: str, threads: int) -> Iterator[Server]:
+    """One worker that answers; everybody runs under Belfry's own gunicorn.conf.py."""
     port = _free_port()
     environment = {
         **os.environ,
@@ -72,7 +87,7 @@ def gunicorn(application: str, database_url: str, threads: int) -> Iterator[int]
     process = subprocess.Popen(command, cwd=data.ROOT, env=environment)
     try:
         _wait_for(port, process)
-        yield port
+        yield Server(port, process)
     finally:
         process.terminate()
         process.wait(timeout=30)

@@ -10,12 +10,14 @@ import click
 from alembic import context
 from alembic.runtime.migration import MigrationInfo
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app import db
 from app.models import metadata
 
 # Two upgrades at once: the second waits here until the first is done, and finds nothing to do.
 ADVISORY_LOCK = 20_110_906
+TIMED_OUT = {"55P03", "57014"}  # a lock not to be had in time, a statement that took too long
 
 fileConfig(context.config.config_file_name, disable_existing_loggers=False)
 
@@ -36,8 +38,14 @@ with db.engine().connect() as connection:
         compare_server_default=True,
         on_version_apply=tell,
     )
-    with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
-        context.run_migrations()
+    try:
+        with context.begin_transaction():
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ADVISORY_LOCK})
+            context.run_migrations()
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) not in TIMED_OUT:
+            raise
+        reason = str(error.orig).partition("\n")[0]
+        raise click.ClickException(f"Nothing was changed: {reason}. Try again at a quieter moment.") from None
     # The connection goes with its settings, for its pool's others must not run without their own time-outs.
     connection.invalidate()

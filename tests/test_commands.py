@@ -135,7 +135,7 @@ def test_a_terminal_that_looks_on_sees_a_bar_when_it_takes_longer_than_a_second(
         stdout=subprocess.PIPE,
         stderr=its_other_end,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     os.close(its_other_end)
     watcher.join(timeout=30)

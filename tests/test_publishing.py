@@ -231,14 +231,12 @@ def ahead(text: str) -> str:
     return moment
 
 
-@pytest.mark.parametrize("text", ["2 seconds", "364 days 23:59:59"])
+@pytest.mark.parametrize("text", ["1 minute", "364 days 23:59:59"])
 def test_a_moment_within_a_year_is_accepted(alice: Person, publish: Publish, text: str) -> None:
     assert publish("alice", expires_at=ahead(text)).created == 1
 
 
-@pytest.mark.parametrize(
-    "text", ["-1 second", "0 seconds", "0.5 seconds", "365 days 1 minute", "-100 years", "7900 years"]
-)
+@pytest.mark.parametrize("text", ["-1 second", "0 seconds", "0.5 seconds", "366 days", "-100 years", "7900 years"])
 def test_a_moment_out_of_a_year_is_refused_and_leaves_nothing(alice: Person, publish: Publish, text: str) -> None:
     with pytest.raises(Problem) as refused:
         publish("alice", "newcomer", expires_at=ahead(text))

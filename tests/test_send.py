@@ -312,7 +312,7 @@ def test_lines_in_another_order_are_the_same_lines(app: flask.Flask, alice: Pers
 def test_a_key_is_kept_for_24_hours(app: flask.Flask, alice: Person) -> None:
     send_file(app, line())
 
-    rows.change("UPDATE idempotency_keys SET created_at = now() - interval '23 hours 59 minutes'")
+    rows.change("UPDATE idempotency_keys SET created_at = now() - interval '23 hours'")
     assert send_file(app, line())["published"] == 0
 
     rows.change("UPDATE idempotency_keys SET created_at = now() - interval '24 hours'")
@@ -341,7 +341,7 @@ def test_two_runs_of_one_file_at_once_publish_it_once(app: flask.Flask, alice: P
         subprocess.Popen(command, cwd=postgres.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+    said = [json.loads(process.communicate(timeout=120)[0]) for process in both]
 
     assert sum(each["published"] for each in said) == 200 == sum(each["already_published"] for each in said)
     assert rows.count("events") == rows.count("notifications") == 200
@@ -356,7 +356,7 @@ def test_a_killed_run_is_completed_by_repeating_it(app: flask.Flask, alice: Pers
     process = subprocess.Popen(
         [sys.executable, "-m", "flask", "send", "--file", str(path)], cwd=postgres.ROOT, env=postgres.environment(url)
     )
-    wait_until(lambda: rows.count("events") >= 20, "some lines are published")
+    wait_until(lambda: rows.count("events") >= 20, "some lines are published", seconds=120)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
     # The server notices by itself; until then the last statement may still be at work.

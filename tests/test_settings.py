@@ -249,7 +249,7 @@ def outcome(*command: str, **environment: str) -> subprocess.CompletedProcess[st
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -333,7 +333,7 @@ def test_several_who_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
 
-    keys = [process.communicate(timeout=30)[0] for process in started]
+    keys = [process.communicate(timeout=120)[0] for process in started]
 
     assert len(set(keys)) == 1
     assert len(keys[0]) >= 43

@@ -241,7 +241,7 @@ def test_the_cookie_carries_no_fingerprint_and_no_claims_but_the_session(anonymo
     user_id, epoch, until, session_id = content["_user_id"].split(".")
     assert (int(user_id), int(epoch)) == (rows.one("SELECT id FROM users"), 0)
     assert len(session_id) >= 22  # 128 random bits
-    assert 12 * 3600 - 10 <= int(until) - rows.one("SELECT extract(epoch FROM now())") <= 12 * 3600
+    assert 12 * 3600 - 100 <= int(until) - rows.one("SELECT extract(epoch FROM now())") <= 12 * 3600 + 1
 
 
 def cookie_of(answer: TestResponse) -> tuple[str, set[str]]:
@@ -308,7 +308,7 @@ def test_an_ended_session_is_remembered_until_it_would_have_ended(alice: Person)
     alice.post("/logout")
 
     left = rows.one("SELECT extract(epoch FROM until - now()) FROM ended_sessions")
-    assert 12 * 3600 - 10 <= left <= 12 * 3600
+    assert 12 * 3600 - 100 <= left <= 12 * 3600 + 1
 
 
 def test_signing_in_again_ends_the_session_that_this_browser_had(
@@ -386,7 +386,7 @@ def test_the_session_hours_count_from_sign_in(app: flask.Flask, ada: str) -> Non
         answer = sign_in(browser, ada, PASSWORD)
         until = int(session_of(browser)["_user_id"].split(".")[2])
 
-    assert 1790 <= until - rows.one("SELECT extract(epoch FROM now())") <= 1800
+    assert 1700 <= until - rows.one("SELECT extract(epoch FROM now())") <= 1801
     (header,) = answer.headers.getlist("Set-Cookie")
     assert "Expires=" in header
 

@@ -1,16 +1,17 @@
 """`flask send`, `cleanup`, `stats`, `doctor`, `demo`. Thin: each calls one function and says what came of it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import click
 import flask
 import orjson
 from pydantic import Field
 
-from app import checkup, db, demo, publishing, retention, settings
+from app import checkup, db, demo, idempotency, publishing, retention, settings
 from app.console import Bar, Outcome, says
 from app.errors import Problem
 from app.publishing import AddressedEvent, Event
@@ -72,48 +73,61 @@ def _unicode(given: dict[str, Any]) -> dict[str, Any]:
         raise Problem(422, "The arguments must be UTF-8.") from None
 
 
+class Line(NamedTuple):
+    """One event of a file, with the key under which it is published once."""
+
+    number: int
+    content: bytes
+    key: str
+    digest: bytes
+
+
 def _send_file(lines: list[bytes]) -> Outcome:
-    """Publishes nothing unless every line is good; each line in a transaction of its own, and once a day only."""
-    now = db.read(publishing.now)
-    _check_lines(lines, now)
+    """Publishes nothing unless every line is good; each line in a transaction of its own, and once a day only.
+
+    What has been published already is passed over, so a run that was killed is completed by repeating it.
+    """
+    events = list(_events_of(lines))
+    known = db.read(idempotency.known_keys, idempotency.COMMAND_LINE, [line.key for line in events])
+    new = [line for line in events if line.key not in known]
+    _check_lines(new, db.read(publishing.now))
+    published = 0
+    for line in Bar(len(new), "Publishing").over(new):
+        event = _read_line(line.content)
+        done = db.write(publishing.publish_once, line.key, line.digest, event, event.recipients, _ttl())
+        published += not done.replayed  # another run of the same file may have been faster
+    data = {"lines": len(events), "published": published, "already_published": len(events) - published}
+    return data, f"Published {published} of {len(events)} lines; {len(events) - published} had been published before."
+
+
+def _events_of(lines: list[bytes]) -> Iterator[Line]:
     seen: Counter[bytes] = Counter()
-    published = total = 0
-    for line in Bar(len(lines), "Publishing").over(lines):
-        if not line.strip():
-            continue
-        key, digest = publishing.line_key(line, seen[line])
-        seen[line] += 1
-        event = _read_line(line, now)
-        done = db.write(publishing.publish_once, key, digest, event, event.recipients, _ttl())
-        total += 1
-        published += not done.replayed
-    data = {"lines": total, "published": published, "already_published": total - published}
-    return data, f"Published {published} of {total} lines; {total - published} had been published before."
+    for number, content in enumerate(lines, 1):
+        if content.strip():
+            yield Line(number, content, *publishing.line_key(content, seen[content]))
+            seen[content] += 1
 
 
-def _check_lines(lines: list[bytes], now: datetime) -> None:
-    bad = [f"line {number}: {error}" for number, line in enumerate(lines, 1) for error in _errors_of(line, now)]
+def _check_lines(lines: list[Line], now: datetime) -> None:
+    bad = [f"line {line.number}: {error}" for line in lines for error in _errors_of(line, now)]
     if bad:
         more = [f"… and {len(bad) - MOST_ERRORS_TOLD} more"] if len(bad) > MOST_ERRORS_TOLD else []
         raise click.ClickException("\n".join(["nothing was published.", *bad[:MOST_ERRORS_TOLD], *more]))
 
 
-def _errors_of(line: bytes, now: datetime) -> list[str]:
+def _errors_of(line: Line, now: datetime) -> list[str]:
     try:
-        if line.strip():
-            _read_line(line, now)
+        _read_line(line.content).check_expiry(now)
     except Problem as problem:
         return [f"{error.field} {error.message}" for error in problem.errors] or [problem.detail]
     return []
 
 
-def _read_line(line: bytes, now: datetime) -> AddressedEvent:
-    value = parse_object(line)
+def _read_line(content: bytes) -> AddressedEvent:
+    value = parse_object(content)
     if "recipient" in value and "recipients" not in value:
         value["recipients"] = [value.pop("recipient")]
-    event = check(AddressedEvent, value)
-    event.check_expiry(now)
-    return event
+    return check(AddressedEvent, value)
 
 
 def _ttl() -> timedelta:

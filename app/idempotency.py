@@ -40,3 +40,14 @@ def keep_answer(connection: Connection, api_key_id: int, key: str, body: dict[st
     """Stores what a repeated call is answered with, in the transaction that publishes."""
     parameters = {"api_key_id": api_key_id, "key": key, "body": orjson.dumps(body).decode()}
     connection.execute(KEEP_ANSWER, parameters)
+
+
+KNOWN_KEYS = text("""
+    SELECT key FROM idempotency_keys
+    WHERE api_key_id = :api_key_id AND key = ANY(:keys) AND created_at > now() - interval '24 hours'
+""")
+
+
+def known_keys(connection: Connection, api_key_id: int, keys: list[str]) -> set[str]:
+    """Those of the keys under which something was done already. Index: idempotency_keys_pkey."""
+    return set(connection.execute(KNOWN_KEYS, {"api_key_id": api_key_id, "keys": keys}).scalars())

@@ -72,10 +72,9 @@ def unread() -> flask.Response:
 @api.get("")
 def list_notifications() -> flask.Response:
     """One page of the inbox, newest first, with the path of the next one."""
+    reader = auth.reader()
     query = _query(ListQuery)
-    found = db.read(
-        inbox.list_notifications, auth.reader(), query.state, query.limit + 1, query.before, type=query.type
-    )
+    found = db.read(inbox.list_notifications, reader, query.state, query.limit + 1, query.before, type=query.type)
     page, next_path = found[: query.limit], None
     if len(found) > query.limit:
         following = {"state": query.state, "type": query.type, "limit": query.limit, "before": page[-1]["id"]}

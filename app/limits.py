@@ -52,7 +52,7 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], is
 def share(rates: str, workers: int) -> str:
     """One worker's part of a limit: the parts of all workers together never exceed it."""
     parts = limits.parse_many(rates)
-    return "; ".join(f"{max(1, part.amount // workers)} per {part.multiples} {part.GRANULARITY.name}" for part in parts)
+    return "; ".join(f"{part.amount // workers} per {part.multiples} {part.GRANULARITY.name}" for part in parts)
 
 
 def refuse(limit: RequestLimit) -> None:

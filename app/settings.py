@@ -32,6 +32,8 @@ def _split(value: Any) -> Any:
 def _checked_origin(value: str) -> str:
     if not _is_origin(value):
         raise ValueError("must be an origin such as https://app.example, without a path")
+    if value.lower().endswith(":443" if value.lower().startswith("https") else ":80"):
+        raise ValueError("must leave out the port that its scheme has anyway, as browsers do")
     return value.lower()
 
 
@@ -142,7 +144,7 @@ class Settings(BaseSettings):
         "100 per minute", description="Polls allowed per user."
     )
     notification_ttl_days: float = Field(
-        30, gt=0, le=366, description="Days that a notification lives when its sender names no expiry."
+        30, gt=0, le=365, description="Days that a notification lives when its sender names no expiry."
     )
     epoch: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_checked_epoch)] = Field(
         "0", description="Change it after any loss of commits (a restored backup, a fail-over): every bell reloads."
@@ -152,6 +154,13 @@ class Settings(BaseSettings):
     def _require_a_secret_for_a_real_server(self) -> "Settings":
         if self.database_url and not self.secret_key:
             raise ValueError("SECRET_KEY: must be set when DATABASE_URL is set")
+        return self
+
+    @model_validator(mode="after")
+    def _require_a_poll_for_each_worker(self) -> "Settings":
+        # Each worker allows its part of the limit. A part of none would refuse everybody, and one poll would exceed it.
+        if any(rate.amount < self.web_concurrency for rate in limits.parse_many(self.poll_limit)):
+            raise ValueError(f"POLL_LIMIT: must be at least WEB_CONCURRENCY, which is {self.web_concurrency}")
         return self
 
     @property

@@ -26,12 +26,11 @@ LOST_RACES = {"40001", "40P01", "55P03", "23503", "23505"}
 TRIES = 3
 
 # Every statement has a deadline of its own, so that trouble with the database never holds a worker's thread for long.
-# What the planner is told is true of every statement here: it takes a few rows and follows keys from them. By itself it
-# takes pages out of order to be slow, as on a disk that turns, and sorts 10,000 unread rows rather than read the newest
-# from their index; and it reads an inbox of years to join it with the twenty rows that are to be marked.
+# By itself the planner takes reading pages out of order to be as slow as on a disk that turns, and so sorts 10,000
+# unread rows rather than read the newest from their index.
 SESSION_OPTIONS = (
     "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s -c jit=off"
-    " -c random_page_cost=1.1 -c enable_hashjoin=off -c enable_mergejoin=off"
+    " -c random_page_cost=1.1"
 )
 
 

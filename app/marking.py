@@ -53,20 +53,20 @@ def _changing(column: str, *, opens: bool, chosen: str, also: str = "") -> TextC
     group only where no open row stands for that group yet, an expired one included, and of several that come back
     together only the newest does; every other one stands alone from then on.
     """
-    joins_another = f"""{OPEN_WITH[column]} AND (
+    keeps_group = f"""CASE WHEN {OPEN_WITH[column]} AND (
                 row_number() OVER (PARTITION BY n.group_key, {OPEN_WITH[column]} ORDER BY n.id DESC) > 1
                 OR EXISTS (
                     SELECT FROM notifications AS other WHERE other.user_id = :user_id
                     AND other.group_key = n.group_key AND other.read_at IS NULL AND other.archived_at IS NULL
-                ))"""
+                )) THEN NULL ELSE n.group_key END"""
     return text(f"""
         WITH {chosen}, keyed AS (
-            SELECT chosen.*, CASE WHEN {joins_another if opens else "false"} THEN NULL ELSE n.group_key END AS group_key
-            FROM chosen JOIN notifications AS n ON n.user_id = :user_id AND n.id = chosen.id
+            SELECT n.id, n.was, n.becomes, {keeps_group if opens else "n.group_key"} AS group_key FROM chosen AS n
         ), changed AS (
             UPDATE notifications AS n SET {column} = keyed.becomes, group_key = keyed.group_key
             FROM keyed
-            WHERE n.user_id = :user_id AND n.id = keyed.id AND n.{column} IS NOT DISTINCT FROM keyed.was
+            WHERE n.user_id = :user_id AND n.id = ANY(ARRAY(SELECT id FROM keyed)) AND n.id = keyed.id
+                AND n.{column} IS NOT DISTINCT FROM keyed.was
             RETURNING n.id, keyed.was
         ){also}
         UPDATE users SET inbox_version = :number WHERE id = :user_id AND EXISTS (SELECT FROM changed)
@@ -74,9 +74,13 @@ def _changing(column: str, *, opens: bool, chosen: str, also: str = "") -> TextC
     """)
 
 
+HELD = "n.id, n.group_key, n.read_at, n.archived_at"
+
+
 def _marking(verb: Verb, which: str, also: str = "") -> TextClause:
+    becomes = f"CAST({'now()' if verb.sets else 'NULL'} AS timestamptz)"
     chosen = f"""chosen AS (
-            SELECT n.id, n.{verb.column} AS was, CAST({"now()" if verb.sets else "NULL"} AS timestamptz) AS becomes
+            SELECT {HELD}, n.{verb.column} AS was, {becomes} AS becomes
             FROM notifications AS n
             WHERE n.user_id = :user_id AND {which} AND {verb.applies} AND now() < n.expires_at
             ORDER BY n.id DESC LIMIT {BULK}
@@ -90,9 +94,9 @@ def _undoing(verb: Verb) -> TextClause:
             SELECT undos.at, item.id, item.was FROM undos, unnest(undos.ids, undos.was) AS item (id, was)
             WHERE undos.user_id = :user_id AND undos.version = :undo
         ), chosen AS (
-            SELECT n.id, n.{verb.column} AS was, undone.was AS becomes
-            FROM undone JOIN notifications AS n ON n.user_id = :user_id AND n.id = undone.id
-            WHERE {still} AND now() < n.expires_at
+            SELECT {HELD}, n.{verb.column} AS was, undone.was AS becomes
+            FROM notifications AS n JOIN undone ON undone.id = n.id
+            WHERE n.user_id = :user_id AND n.id = ANY(ARRAY(SELECT id FROM undone)) AND {still} AND now() < n.expires_at
         )"""
     # Emptied, not deleted: the same undo again is known and changes nothing.
     also = """, spent AS (
@@ -167,14 +171,19 @@ def undo(connection: Connection, reader: Reader, token: int) -> dict[str, int]:
     return {**unread.count(connection, reader), "changed": changed}
 
 
-LOCK = text(f"SELECT inbox_version FROM users WHERE {MAY_READ} FOR NO KEY UPDATE")
+# The planner cannot know how many of an inbox's rows a change is for. Where it guesses few, it joins ten thousand with
+# ten thousand by a nested loop, which takes seconds; without it, what it finds by their ids is joined by a hash.
+LOCK = text(f"""
+    SELECT inbox_version, set_config('enable_nestloop', 'off', true) FROM users WHERE {MAY_READ} FOR NO KEY UPDATE
+""")
 
 
 def _lock(connection: Connection, reader: Reader) -> int:
     """The inbox's version, which nobody else can raise until this transaction ends. Index: users_pkey."""
-    version: int | None = connection.execute(LOCK, reader.claims).scalar_one_or_none()
-    if version is None:
+    row = connection.execute(LOCK, reader.claims).one_or_none()
+    if row is None:
         raise signed_out()
+    version: int = row.inbox_version
     return version
 
 

@@ -18,7 +18,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     auth.init_app(app, chosen)
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(pages.pages)
-    limits.init_app(app, chosen, caller=auth.caller, is_nobody=auth.is_nobody)
+    limits.init_app(app, chosen, caller=auth.caller)
     cli.init_app(app)
     cli_people.init_app(app)
     serve.init_app(app)

@@ -120,7 +120,3 @@ def caller() -> str:
     """Whose rate limit a request counts against: the user's, or the address's of who is not signed in."""
     known = reader_or_none()
     return f"user/{known.user_id}" if known else f"address/{limits.network(flask.request.remote_addr or '')}"
-
-
-def is_nobody() -> bool:
-    return reader_or_none() is None

@@ -116,7 +116,7 @@ class Guard:
             return response
         response.headers["Cache-Control"] = "private, no-store"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        response.vary.update(["Cookie", "Authorization"])
+        response.headers["Vary"] = "Cookie, Authorization"
         if flask.request.blueprint == API and self.cors_origins:
             self._add_cors(response)
         return response

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, column, text
 
 from app.errors import not_found, signed_out
 from app.people import MAY_READ, Reader
@@ -14,6 +14,10 @@ from app.unread import COUNTS, NEWEST, OPEN
 NOTIFICATION = """n.id, n.group_count, n.seen_at, n.read_at, n.archived_at, n.expires_at,
     e.type, e.title, e.body_text, e.body_html, e.url, e.actor_name, e.actor_url, e.actor_image,
     e.data, e.priority, e.created_at"""
+
+# The names of UNREAD's columns, in order: told them, SQLAlchemy works out the shape of its rows once, not each time.
+COLUMNS = [name.strip().partition(".")[2] for name in NOTIFICATION.split(",")]
+TOTALS = ["unread_count", "unseen_count", "more", "until"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ UNREAD = text(f"""
     SELECT users.subject, users.inbox_version, totals.*, page.*
     FROM users CROSS JOIN totals LEFT JOIN page ON true
     WHERE {MAY_READ} ORDER BY page.id DESC
-""")
+""").columns(*map(column, ["subject", "inbox_version", *TOTALS, *COLUMNS]))
 
 
 def unread_snapshot(connection: Connection, reader: Reader, limit: int) -> Snapshot:

@@ -7,7 +7,7 @@ import flask
 import orjson
 from pydantic import Field
 
-from app import auth, db, guard, inbox, marking, settings, validation
+from app import auth, db, guard, inbox, limits, marking, settings, validation
 from app.errors import FieldError, Problem, not_found
 from app.people import Reader
 from app.validation import BIGINT_MAX, Id, Model
@@ -55,6 +55,7 @@ class UndoBody(Model):
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
+    limits.count_poll(reader.user_id)
     limit = _query(PollQuery).limit
     response = flask.Response(mimetype="application/json")
     response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)

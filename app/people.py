@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,7 +34,7 @@ class Reader:
     @property
     def claims(self) -> dict[str, Any]:
         """The parameters of `MAY_READ`."""
-        return asdict(self)
+        return {**vars(self)}
 
 
 FIND_FOR_SIGN_IN = text("SELECT id, password_hash, is_active FROM users WHERE subject = :subject")
@@ -58,7 +58,7 @@ def _nobodys_hash() -> str:
 
 
 START_SESSION = text("""
-    SELECT id, session_epoch, CAST(extract(epoch FROM now() + :length) AS bigint) AS session_until
+    SELECT id, session_epoch, CAST(floor(extract(epoch FROM now() + :length)) AS bigint) AS session_until
     FROM users WHERE id = :user_id AND is_active
 """)
 

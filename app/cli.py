@@ -10,10 +10,11 @@ import flask
 import orjson
 from pydantic import Field
 
-from app import checkup, db, demo, publishing, retention, settings
+from app import checkup, db, demo, events, publishing, retention, settings
 from app.console import Bar, Outcome, says
 from app.errors import Problem
-from app.publishing import AddressedEvent, Event
+from app.events import AddressedEvent, Event
+from app.publishing import Order
 from app.validation import Model, Subject, check, parse_object
 
 MOST_ERRORS_TOLD = 50
@@ -53,10 +54,9 @@ def send(recipients: tuple[str, ...], file: BinaryIO | None, type_: str | None, 
             raise click.UsageError("--file stands alone: recipients and fields are in its lines.")
         return _send_file(file.read().splitlines())
     to = check(Recipients, _unicode({"recipients": list(recipients)})).recipients
-    done = db.write(publishing.publish, check(Event, _unicode(given)), to, _ttl())
+    [done] = db.write(publishing.publish, [Order(check(Event, _unicode(given)), to)], _ttl())
     people = "1 person" if done.recipients == 1 else f"{done.recipients} people"
-    data = {"event_id": done.event_id, "recipients": done.recipients, "created": done.created}
-    return data, f"Published event {done.event_id} to {people}."
+    return done.as_json(), f"Published event {done.event_id} to {people}."
 
 
 class Recipients(Model):
@@ -74,19 +74,19 @@ def _unicode(given: dict[str, Any]) -> dict[str, Any]:
 
 def _send_file(lines: list[bytes]) -> Outcome:
     """Publishes nothing unless every line is good; each line in a transaction of its own, and once a day only."""
-    now = db.read(publishing.now)
+    now = db.read(events.now)
     _check_lines(lines, now)
     seen: Counter[bytes] = Counter()
     published = total = 0
     for line in Bar(len(lines), "Publishing").over(lines):
         if not line.strip():
             continue
-        key, digest = publishing.line_key(line, seen[line])
+        call = publishing.line_call(line, seen[line])
         seen[line] += 1
         event = _read_line(line, now)
-        done = db.write(publishing.publish_once, key, digest, event, event.recipients, _ttl())
+        _, replayed = db.write(publishing.publish_once, call, [Order(event, event.recipients)], _ttl())
         total += 1
-        published += not done.replayed
+        published += not replayed
     data = {"lines": total, "published": published, "already_published": total - published}
     return data, f"Published {published} of {total} lines; {total - published} had been published before."
 

@@ -27,11 +27,20 @@ from app.settings import Settings
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
 CALLS = "300 per minute"  # each other route, per user; per address for who is not signed in
+SENDERS = "publish_api"  # the blueprint that keys call
+SENDERS_CALLS = "2400 per minute"  # its routes in sum, per address, whether the key is good or not
+CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
 
 
-def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], is_nobody: Callable[[], bool]) -> None:
+def init_app(
+    app: flask.Flask,
+    settings: Settings,
+    caller: Callable[[], str],
+    address: Callable[[], str],
+    is_nobody: Callable[[], bool],
+) -> None:
     """Counts every route that is registered by now, after the guard has let a request through.
 
     `caller` names whom a request counts against; polls of nobody are not counted, for they are answered 401 at once
@@ -46,6 +55,8 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], is
         on_breach=refuse,
     )
     polls = limiter.limit(share(settings.poll_limit, settings.web_concurrency), exempt_when=is_nobody)
+    senders = limiter.limit(share(SENDERS_CALLS, settings.web_concurrency), key_func=address)
+    senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
     app.view_functions[POLLS] = cast(RouteCallable, polls(app.view_functions[POLLS]))
 
 
@@ -71,11 +82,9 @@ def count_sign_in(account: str, address: str) -> None:
     alike. Nobody is locked out for longer than the window, and sign-in links are not counted here.
     """
     limiter = FixedWindowRateLimiter(PostgresStorage())
-    # A digest, for the account is whatever a stranger typed and may be long.
-    digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
     for limit, key in [
         (SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
-        (SIGN_INS_PER_ACCOUNT, f"account/{digest}"),
+        (SIGN_INS_PER_ACCOUNT, _account_key(account)),
     ]:
         if not limiter.hit(limit, "sign-in", key):
             raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
@@ -90,6 +99,23 @@ def network(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def forget_sign_ins(account: str) -> None:
+    """Clears what was counted for an account that is no more."""
+    FixedWindowRateLimiter(PostgresStorage()).clear(SIGN_INS_PER_ACCOUNT, "sign-in", _account_key(account))
+
+
+def _account_key(account: str) -> str:
+    # A digest, for the account is whatever a stranger typed and may be long.
+    return "account/" + hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def count_call(key_id: int) -> None:
+    """Counts one call of a sender's key; raises 429 where it has had too many."""
+    limiter = FixedWindowRateLimiter(PostgresStorage())
+    if not limiter.hit(CALLS_PER_KEY, "key", str(key_id)):
+        raise too_many(limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())
 
 
 COUNT = text("""

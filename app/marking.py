@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from app import unread
-from app.errors import FieldError, Problem, not_found, signed_out
-from app.people import MAY_READ, Reader
+from app import people, unread
+from app.errors import FieldError, Problem, not_found
+from app.people import Reader
 
 BULK = 10_000  # the most rows that one call changes; the caller repeats
 UNDO_FOR = "interval '10 minutes'"
@@ -121,7 +121,7 @@ def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict
 
     404 for unknown, expired and foreign ids, and for one that has moved on with its group. Index: notifications_pkey.
     """
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     parameters = {"user_id": reader.user_id, "number": number, "id": id}
     changed = _count_changed(connection, MARK_ONE[verb], parameters)
     if not changed and connection.execute(EXISTS, parameters).one_or_none() is None:
@@ -131,7 +131,7 @@ def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict
 
 def mark_ids(connection: Connection, reader: Reader, verb: str, ids: Sequence[int]) -> dict[str, int]:
     """Does `verb` to these notifications, passing over ids that are unknown. Index: notifications_pkey."""
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     return _mark_many(connection, reader, number, verb, MARK_IDS[verb], {"ids": list(ids)})
 
 
@@ -141,7 +141,7 @@ def mark_through(connection: Connection, reader: Reader, verb: str, through: int
     422 for a version that the inbox has not reached. The newest 10,000 rows at most: the caller repeats while
     `changed` is that many. Indexes: notifications_unread for read and seen, else notifications_pkey.
     """
-    version = _lock(connection, reader)
+    version = people.lock_reader(connection, reader)
     if through > version:
         problem = FieldError("through", f"must not be above the inbox's version, which is {version}")
         raise Problem(422, "The inbox has not reached that version.", [problem])
@@ -158,24 +158,13 @@ def undo(connection: Connection, reader: Reader, token: int) -> dict[str, int]:
 
     404 for an action that is unknown, somebody else's, or older than 10 minutes. Index: undos_pkey.
     """
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     parameters = {"user_id": reader.user_id, "number": number, "undo": token}
     verb = connection.execute(FIND_UNDO, parameters).scalar_one_or_none()
     if verb is None:
         raise not_found()
     changed = _count_changed(connection, UNDO[verb], parameters)
     return {**unread.count(connection, reader.user_id), "changed": changed}
-
-
-LOCK = text(f"SELECT inbox_version FROM users WHERE {MAY_READ} FOR NO KEY UPDATE")
-
-
-def _lock(connection: Connection, reader: Reader) -> int:
-    """The inbox's version, which nobody else can raise until this transaction ends. Index: users_pkey."""
-    version: int | None = connection.execute(LOCK, reader.claims).scalar_one_or_none()
-    if version is None:
-        raise signed_out()
-    return version
 
 
 def _mark_many(

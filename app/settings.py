@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import click
@@ -121,6 +121,17 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)
     ] = Field([], description="Origins of the host pages that carry the bell from another host name, with commas.")
+    jwt_key: str | None = Field(
+        None,
+        min_length=32,
+        description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
+        " or a public key in PEM. Unset: tokens are refused.",
+    )
+    jwt_algorithms: Annotated[list[Literal["HS256", "RS256", "ES256", "EdDSA"]], NoDecode, BeforeValidator(_split)] = (
+        Field(["HS256"], description="The algorithms that a token may be signed with, fitting `JWT_KEY`, with commas.")
+    )
+    jwt_audience: str | None = Field(None, description="What a token's `aud` must be. Unset: a token must have none.")
+    jwt_issuer: str | None = Field(None, description="What a token's `iss` must be. Unset: it is not looked at.")
     session_hours: float = Field(
         12, gt=0, le=24 * 365, description="Hours from sign-in until a session ends; polling never extends it."
     )
@@ -141,6 +152,17 @@ class Settings(BaseSettings):
     def _require_a_secret_for_a_real_server(self) -> "Settings":
         if self.database_url and not self.secret_key:
             raise ValueError("SECRET_KEY: must be set when DATABASE_URL is set")
+        return self
+
+    @model_validator(mode="after")
+    def _require_algorithms_that_fit_the_key(self) -> "Settings":
+        # One key must never serve both ways: whoever knows a public key could sign with it as if it were a secret.
+        is_public = bool(self.jwt_key and self.jwt_key.lstrip().startswith("-----BEGIN"))
+        if self.jwt_key and is_public == ("HS256" in self.jwt_algorithms):
+            kind = "a public key, so without HS256" if is_public else "a shared secret, so HS256 alone"
+            raise ValueError(f"JWT_ALGORITHMS: must fit JWT_KEY, which is {kind}")
+        if self.jwt_key and not is_public and self.jwt_algorithms != ["HS256"]:
+            raise ValueError("JWT_ALGORITHMS: must fit JWT_KEY, which is a shared secret, so HS256 alone")
         return self
 
     @property

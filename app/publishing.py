@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from app import db, events, idempotency, people
+from app.db import LostRace
 from app.events import Event
 from app.idempotency import Call
 
@@ -92,11 +93,17 @@ MAKE_USERS = text("""
 def find_or_make_users(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
     """The ids of these subjects. Index: users_subject_key."""
     wanted = list(set(subjects))
-    found: dict[str, int] = dict(connection.execute(FIND_USERS, {"subjects": wanted}).tuples().all())
+    found = _find_users(connection, wanted)
     if len(found) < len(wanted):
         connection.execute(MAKE_USERS, {"subjects": sorted(set(wanted) - found.keys())})
-        found = dict(connection.execute(FIND_USERS, {"subjects": wanted}).tuples().all())
+        found = _find_users(connection, wanted)
+    if len(found) < len(wanted):
+        raise LostRace("a recipient was erased meanwhile")
     return found
+
+
+def _find_users(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
+    return {row.subject: row.id for row in connection.execute(FIND_USERS, {"subjects": subjects})}
 
 
 # Who muted the type gets no number and no row. A row of the group that has expired is replaced as if it were not

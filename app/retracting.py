@@ -32,7 +32,7 @@ def find_all(connection: Connection, event_id: int) -> list[tuple[int, int]]:
 
     Index: notifications_event_id.
     """
-    return list(connection.execute(FIND_ALL, {"event_id": event_id}).tuples())
+    return [(row.user_id, row.id) for row in connection.execute(FIND_ALL, {"event_id": event_id})]
 
 
 # By the event too: a notification that has moved on with its group meanwhile shows another event.

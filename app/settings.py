@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 import click
 import flask
 import limits
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -75,6 +78,23 @@ def _checked_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
     return "postgresql+psycopg://" + value.split("://", 1)[1]
+
+
+def _algorithm_for(jwt_key: str) -> str:
+    """The one algorithm whose signatures this key can check."""
+    if "-----BEGIN" not in jwt_key and not jwt_key.startswith(("ssh-", "ecdsa-")):
+        return "HS256"
+    try:
+        key = load_pem_public_key(jwt_key.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("JWT_KEY: must be a shared secret, or a public key in PEM (BEGIN PUBLIC KEY)") from None
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        return "ES256"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    raise ValueError("JWT_KEY: must be a key for RS256 (of 2,048 bits or more), ES256 (P-256) or EdDSA (Ed25519)")
 
 
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
@@ -155,14 +175,10 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _require_algorithms_that_fit_the_key(self) -> "Settings":
-        # One key must never serve both ways: whoever knows a public key could sign with it as if it were a secret.
-        is_public = bool(self.jwt_key and self.jwt_key.lstrip().startswith("-----BEGIN"))
-        if self.jwt_key and is_public == ("HS256" in self.jwt_algorithms):
-            kind = "a public key, so without HS256" if is_public else "a shared secret, so HS256 alone"
-            raise ValueError(f"JWT_ALGORITHMS: must fit JWT_KEY, which is {kind}")
-        if self.jwt_key and not is_public and self.jwt_algorithms != ["HS256"]:
-            raise ValueError("JWT_ALGORITHMS: must fit JWT_KEY, which is a shared secret, so HS256 alone")
+    def _require_the_algorithm_that_fits_the_key(self) -> "Settings":
+        # One key must never serve two ways: whoever knows a public key could sign with it as if it were a secret.
+        if self.jwt_key and self.jwt_algorithms != [fitting := _algorithm_for(self.jwt_key)]:
+            raise ValueError(f"JWT_ALGORITHMS: must be {fitting}, which is what JWT_KEY is made for")
         return self
 
     @property

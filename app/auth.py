@@ -108,16 +108,16 @@ def _reader_of_token(token: str) -> Reader | None:
             leeway=LEEWAY,
             options={"require": ["exp", "sub"]},
         )
-        subject = validation.subject(claims["sub"])
-    except (jwt.InvalidTokenError, ValueError):
-        return None
-    until = min(int(claims["exp"]) + LEEWAY, LATEST)
-    return db.write(people.find_or_make_reader, subject, until)
+        subject, until = validation.subject(claims["sub"]), min(int(claims["exp"]) + LEEWAY, LATEST)
+    except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
+        return None  # a number or a nesting that Python gives up on is as bad as a wrong signature
+    return db.read(people.find_or_make_reader, subject, until)
 
 
 def sender(scope: str) -> Sender:
     """The host's back end that is calling: 401 without a good key, 403 without the scope, 429 over the key's limit."""
-    found = db.read(keys.find, bearer() or "")
+    key = bearer() or ""
+    found = db.read(keys.find, key) if keys.FORM.fullmatch(key) else None
     if found is None:
         raise Problem(401, "This needs an API key: Authorization: Bearer blf_…")
     limits.count_call(found.key_id)
@@ -158,9 +158,9 @@ def start_session(user_id: int, hours: float) -> None:
 
 def end_session() -> None:
     """Signs out: the cookie goes, and a copy of it is worth nothing."""
-    ending = reader_or_none()
-    if ending is not None:
-        db.write(people.end_session, ending)
+    # The cookie's, whatever token came with it: tokens have no session of ours that could end.
+    if current_user.is_authenticated:
+        db.write(people.end_session, current_user.reader)
     logout_user()
     flask.session.clear()
 

@@ -85,7 +85,9 @@ def find_or_make_reader(connection: Connection, subject: str, until: int) -> Rea
     found = connection.execute(FIND_BY_SUBJECT, {"subject": subject}).one_or_none()
     if found is None:
         connection.execute(MAKE_USER, {"subject": subject})
-        found = connection.execute(FIND_BY_SUBJECT, {"subject": subject}).one()
+        found = connection.execute(FIND_BY_SUBJECT, {"subject": subject}).one_or_none()
+    if found is None:
+        raise LostRace("the user was erased meanwhile")
     return Reader(found.id, found.session_epoch, "", until) if found.is_active else None
 
 

@@ -31,10 +31,7 @@ def key_create(name: str, scopes: tuple[str, ...], days: int | None) -> Outcome:
 def key_list() -> Outcome:
     """List the keys; what is shown cannot be used to call."""
     found = db.read(keys.list_all)
-    lines = [
-        f"{row['prefix']}  {row['name']}  {','.join(row['scopes'])}  {'revoked' if row['revoked_at'] else 'good'}"
-        for row in found
-    ]
+    lines = [f"{row['prefix']}  {row['name']}  {','.join(row['scopes'])}  {row['state']}" for row in found]
     return found, "\n".join(lines) or "There are no keys."
 
 

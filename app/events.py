@@ -76,9 +76,8 @@ class Event(Model):
     def check_expiry(self, now: datetime) -> None:
         """Raises 422 where the event would be over already, or would live for more than a year."""
         if self.expires_at and not SHORTEST_LIFE <= self.expires_at - now <= LONGEST_LIFE:
-            raise Problem(
-                422, "The event is not valid.", [FieldError("expires_at", "must be 1 second to 1 year ahead")]
-            )
+            message = "must be 1 second to 1 year ahead"
+            raise Problem(422, f"expires_at {message}.", [FieldError("expires_at", message)])
 
 
 class AddressedEvent(Event):
@@ -143,11 +142,18 @@ def insert(
     return Kept(row.id, row.expires_at)
 
 
-CORRECT_RECEIVED = text("UPDATE events SET received = :received WHERE id = :id")
+CORRECT_RECEIVED = text("""
+    UPDATE events SET received = :received,
+        only_user_id = CASE WHEN :received = 1 THEN (SELECT user_id FROM notifications WHERE event_id = :id) END
+    WHERE id = :id
+""")
 
 
 def correct_received(connection: Connection, id: int, received: int) -> None:
-    """Notes how many inboxes it really went to, where some of its recipients had muted its type."""
+    """Notes which inboxes it really went to, where some of its recipients had muted its type.
+
+    Index: notifications_event_id.
+    """
     connection.execute(CORRECT_RECEIVED, {"id": id, "received": received})
 
 

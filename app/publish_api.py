@@ -128,7 +128,7 @@ def publish_batch() -> flask.Response:
     if sum(len(event.recipients) for event in batch) > BATCH_RECIPIENTS:
         message = f"must have at most {BATCH_RECIPIENTS:,} recipients in sum"
         raise Problem(422, f"events {message}.", [FieldError("events", message)])
-    orders = [Order(event, event.recipients) for event in batch]
+    orders = [Order(event, event.recipients, f"events[{index}].") for index, event in enumerate(batch)]
     answers, replayed = _publish(sender, _call(sender, raw), orders)
     return _answer({"events": [_in_order(answer) for answer in answers]}, 201, replayed)
 
@@ -247,6 +247,8 @@ def _known(id: int) -> int:
 
 def _known_subject(subject: str) -> str:
     try:
+        # An address that is not UTF-8 is no name: routing puts U+FFFD into it, where two names would become one.
+        flask.request.environ["PATH_INFO"].encode("latin-1").decode()
         return validation.subject(subject)
     except ValueError:
         raise not_found() from None

@@ -13,8 +13,10 @@ from sqlalchemy import Connection, text
 
 from app import db, events, idempotency, people
 from app.db import LostRace
+from app.errors import FieldError, Problem
 from app.events import Event
 from app.idempotency import Call
+from app.validation import MAX_ERRORS
 
 CHUNK = 1_000  # inboxes that one statement delivers to
 
@@ -36,6 +38,7 @@ class Order(NamedTuple):
 
     event: Event
     recipients: Sequence[str]
+    at: str = ""  # where in the request it stands: what its errors' fields begin with
 
 
 def publish(
@@ -49,12 +52,7 @@ def publish(
     """
     ids = find_or_make_users(connection, [subject for order in orders for subject in order.recipients])
     to = [sorted({ids[subject] for subject in order.recipients}) for order in orders]
-    inserted = [
-        events.insert(
-            connection, order.event, ttl, key_id, received=len(users), only=users[0] if len(users) == 1 else None
-        )
-        for order, users in zip(orders, to, strict=True)
-    ]
+    inserted = _insert(connection, list(zip(orders, to, strict=True)), ttl, key_id)
     people.lock_users(connection, sorted(ids.values()))
     published = []
     for order, users, event in zip(orders, to, inserted, strict=True):
@@ -63,6 +61,22 @@ def publish(
             events.correct_received(connection, event.id, created)
         published.append(Published(event.id, len(users), created))
     return published
+
+
+def _insert(
+    connection: Connection, orders: Sequence[tuple[Order, Sequence[int]]], ttl: timedelta, key_id: int | None
+) -> list[events.Kept]:
+    inserted: list[events.Kept] = []
+    errors: list[FieldError] = []
+    for order, users in orders:
+        only = users[0] if len(users) == 1 else None
+        try:
+            inserted.append(events.insert(connection, order.event, ttl, key_id, received=len(users), only=only))
+        except Problem as problem:
+            errors += [FieldError(order.at + error.field, error.message) for error in problem.errors]
+    if errors:
+        raise Problem(422, f"{errors[0].field} {errors[0].message}.", errors[:MAX_ERRORS])
+    return inserted
 
 
 def publish_once(

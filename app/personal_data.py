@@ -44,10 +44,11 @@ NOTIFICATIONS = text("""
 OTHERS = {
     "preferences": text("SELECT type, muted FROM preferences WHERE user_id = :user_id ORDER BY type"),
     "sign_in_links": text("SELECT return_to, expires_at, used_at FROM tickets WHERE user_id = :user_id"),
-    "undos": text("SELECT version, verb, ids, at FROM undos WHERE user_id = :user_id ORDER BY version"),
+    "undos": text("SELECT version, verb, ids, was, at FROM undos WHERE user_id = :user_id ORDER BY version"),
     # Events that a group moved on from, or that expired: no notification shows them, but they went to this person only.
     "former_events": text("""
-        SELECT type, title, body_text, url, actor_name, data, created_at FROM events
+        SELECT type, title, body_text, body_html, url, actor_name, actor_url, actor_image, data, priority, group_key,
+            created_at, expires_at, retracted_at FROM events
         WHERE only_user_id = :user_id AND NOT EXISTS (SELECT FROM notifications WHERE event_id = events.id)
         ORDER BY id
     """),

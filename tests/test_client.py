@@ -15,8 +15,8 @@ import belfry_client
 import pytest
 from belfry_client import Client, Event, Refused, Unreachable
 
-from tests import hosts, postgres
-from tests.hosts import CUT, CUT_AFTER_DELIVERY, Network, Trouble
+from tests import host_network, postgres
+from tests.host_network import CUT, CUT_AFTER_DELIVERY, Network, Trouble
 from tests.service import Service, free_port
 
 FOLDER = postgres.ROOT / "clients/python"
@@ -40,13 +40,13 @@ class Clock:
 
 @pytest.fixture
 def client(service: Service) -> Client:
-    return Client(service.url, hosts.new_key(service))
+    return Client(service.url, host_network.new_key(service))
 
 
 @pytest.fixture
 def network(service: Service) -> Iterator[Network]:
     """The way to the service, which can fail."""
-    with hosts.network(service.url) as network:
+    with host_network.network(service.url) as network:
         yield network
 
 
@@ -82,7 +82,7 @@ def test_an_event_with_everything_arrives_as_it_was_said(service: Service, clien
     )
 
     assert published[1:] == (1, 1, 0)
-    [notification] = hosts.signed_in(service, "alice").poll()["notifications"]
+    [notification] = host_network.signed_in(service, "alice").poll()["notifications"]
     said = {name: notification[name] for name in ("type", "title", "body", "body_html", "url", "data", "priority")}
     assert said == {
         "type": "comment",
@@ -104,14 +104,14 @@ def test_a_list_everyone_and_a_batch_reach_whom_they_name(service: Service, clie
     both = client.batch([Event("alice", "First", "news"), Event(["bob", "carol"], "Second", "news")])
 
     assert [one.created for one in both] == [1, 2]
-    assert hosts.titles(service, "alice") == ["First", "For all", "For two"]
-    assert hosts.titles(service, "bob") == ["Second", "For all", "For two"]
-    assert hosts.titles(service, "carol") == ["Second"]
+    assert host_network.titles(service, "alice") == ["First", "For all", "For two"]
+    assert host_network.titles(service, "bob") == ["Second", "For all", "For two"]
+    assert host_network.titles(service, "carol") == ["Second"]
 
 
 def test_an_event_can_be_asked_after_and_taken_back(service: Service, client: Client) -> None:
     event_id = client.notify(["alice", "bob"], "Oops", type="news").event_id
-    hosts.signed_in(service, "alice").post("/notifications/1/read")
+    host_network.signed_in(service, "alice").post("/notifications/1/read")
 
     state = client.event(event_id)
 
@@ -121,7 +121,7 @@ def test_an_event_can_be_asked_after_and_taken_back(service: Service, client: Cl
     assert state.retracted_at is None
     assert client.retract(event_id) == 2
     assert client.retract(event_id) == 0
-    assert hosts.titles(service, "bob") == []
+    assert host_network.titles(service, "bob") == []
     assert client.event(event_id).retracted_at is not None
 
 
@@ -130,7 +130,7 @@ def test_people_are_created_changed_exported_signed_out_and_erased(service: Serv
     assert client.save_user(odd, display_name="Alice") == (odd, "Alice", True)
     assert client.save_user(odd, is_active=False) == (odd, "Alice", False)
     assert client.save_user(odd, is_active=True).is_active
-    browser = hosts.signed_in(service, odd)
+    browser = host_network.signed_in(service, odd)
     assert browser.poll()["user"] == odd
 
     client.sign_out_user(odd)
@@ -146,7 +146,7 @@ def test_people_are_created_changed_exported_signed_out_and_erased(service: Serv
 def test_a_ticket_signs_in_and_leads_back(service: Service, client: Client) -> None:
     client.save_user("alice")
     link = client.ticket("alice", return_to=f"{service.url}/somewhere")
-    browser = hosts.Browser(service.url)
+    browser = host_network.Browser(service.url)
 
     assert link.startswith(f"{service.url}/tickets/")
     assert browser.submit(link.removeprefix(service.url)).status == 404  # the page that it leads back to
@@ -164,25 +164,25 @@ def test_a_refusal_carries_the_whole_problem(service: Service, client: Client) -
     assert problem.request_id is not None
     assert str(problem).startswith("422: events[1].type must match")
     assert str(problem).endswith(f"(request {problem.request_id})")
-    assert hosts.titles(service, "alice") == []
+    assert host_network.titles(service, "alice") == []
 
 
 def test_a_wrong_key_and_a_missing_scope_are_told_apart(service: Service) -> None:
-    for key, status in [("blf_wrong", 401), (hosts.new_key(service, "people"), 403)]:
+    for key, status in [("blf_wrong", 401), (host_network.new_key(service, "people"), 403)]:
         with pytest.raises(Refused) as refused:
             Client(service.url, key).notify("alice", "Hello", type="news")
         assert refused.value.status == status
 
 
 def test_what_was_delivered_and_not_answered_arrives_once(service: Service, network: Network, clock: Clock) -> None:
-    client = through(network, clock, hosts.new_key(service))
+    client = through(network, clock, host_network.new_key(service))
     network.troubles = [CUT_AFTER_DELIVERY, CUT, CUT_AFTER_DELIVERY, CUT_AFTER_DELIVERY, CUT_AFTER_DELIVERY]
 
     published = client.notify("alice", "Once", type="news")
     client.batch([Event("alice", "Once more", "news")])
 
     assert published.created == 1
-    assert hosts.titles(service, "alice") == ["Once more", "Once"]
+    assert host_network.titles(service, "alice") == ["Once more", "Once"]
     keys = [request.headers["Idempotency-Key"] for request in network.received]
     assert len(keys) == 7
     assert len(set(keys[:6])) == 1
@@ -193,13 +193,13 @@ def test_the_same_key_of_the_hosts_own_publishes_once(service: Service, client: 
     first = client.notify("alice", "Once", type="news", idempotency_key="comment-7")
 
     assert client.notify("alice", "Once", type="news", idempotency_key="comment-7") == first
-    assert hosts.titles(service, "alice") == ["Once"]
+    assert host_network.titles(service, "alice") == ["Once"]
     with pytest.raises(Refused, match="422: This Idempotency-Key came with another request before"):
         client.notify("alice", "Another", type="news", idempotency_key="comment-7")
 
 
 def test_an_erasure_whose_answer_was_lost_is_done(service: Service, network: Network, clock: Clock) -> None:
-    client = through(network, clock, hosts.new_key(service))
+    client = through(network, clock, host_network.new_key(service))
     client.save_user("alice")
     network.troubles = [CUT_AFTER_DELIVERY]
 
@@ -354,4 +354,4 @@ def test_many_threads_share_one_client(service: Service, client: Client) -> None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: client.notify("alice", f"Number {number}", type="news"), range(24)))
 
-    assert len(set(hosts.titles(service, "alice"))) == 24
+    assert len(set(host_network.titles(service, "alice"))) == 24

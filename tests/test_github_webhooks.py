@@ -14,7 +14,7 @@ from github_events import to_events
 from github_webhooks import create_app, receiver
 from mentions import mentioned
 
-from tests import hosts, postgres
+from tests import host_network, postgres
 from tests.service import Service, free_port
 
 SECRET = "It's a Secret to Everybody"
@@ -78,7 +78,7 @@ def deliver(browser: FlaskClient, line: int, **headers: str) -> Any:
 @pytest.fixture
 def github(service: Service) -> FlaskClient:
     """GitHub, as the receiver sees it."""
-    return receiver(service.url, hosts.new_key(service, "publish"), SECRET, WATCHERS).test_client()
+    return receiver(service.url, host_network.new_key(service, "publish"), SECRET, WATCHERS).test_client()
 
 
 @pytest.fixture
@@ -109,13 +109,13 @@ def test_all_of_them_ring_the_bells_in_belfry(service: Service, github: FlaskCli
     notified = {line: answer.get_json()["notified"] for line, answer in enumerate(answers)}
     assert notified == {line: EXPECTED[line][1] if line in EXPECTED else [] for line in range(len(DELIVERIES))}
     # Five deliveries about one pull request are one notification, and the latest of them is on top.
-    [about_the_pull_request] = hosts.signed_in(service, "octocat").poll()["notifications"]
+    [about_the_pull_request] = host_network.signed_in(service, "octocat").poll()["notifications"]
     assert about_the_pull_request["count"] == 5
     assert about_the_pull_request["title"] == "Codertocat commented on “Update the README with new information.”"
     assert about_the_pull_request["body"] == "Maybe you should use more emoji on this line."
     assert about_the_pull_request["url"].endswith("/pull/2#discussion_r284312630")
     assert about_the_pull_request["actor"]["name"] == "Codertocat"
-    counts = [one["count"] for one in hosts.signed_in(service, "monalisa").poll()["notifications"]]
+    counts = [one["count"] for one in host_network.signed_in(service, "monalisa").poll()["notifications"]]
     assert counts == [2, 2, 1, 3, 3]  # release, deployment, dependency, commit, code alert
 
 
@@ -123,7 +123,7 @@ def test_a_delivery_that_is_sent_again_notifies_nobody_twice(service: Service, g
     for _time in range(3):
         assert deliver(github, 66).get_json()["notified"] == ["octocat"]
 
-    [notification] = hosts.signed_in(service, "octocat").poll()["notifications"]
+    [notification] = host_network.signed_in(service, "octocat").poll()["notifications"]
     assert notification["count"] == 1
 
 
@@ -265,7 +265,7 @@ def test_markup_in_what_strangers_wrote_is_shown_as_text(service: Service, githu
 
     assert github.post("/github", data=body, headers=headers, content_type="application/json").status_code == 200
 
-    [notification] = hosts.signed_in(service, "octocat").poll()["notifications"]
+    [notification] = host_network.signed_in(service, "octocat").poll()["notifications"]
     assert notification["title"].startswith("Codertocat commented on “Drop <script> & <b>bold</b> xxx")
     assert notification["body"].startswith("<img src=x> is `<b>`")
     assert "<img" not in notification["body_html"]

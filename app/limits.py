@@ -55,7 +55,7 @@ def init_app(
         on_breach=refuse,
     )
     polls = limiter.limit(share(settings.poll_limit, settings.web_concurrency), exempt_when=is_nobody)
-    senders = limiter.limit(share(SENDERS_CALLS, settings.web_concurrency), key_func=address)
+    senders = limiter.shared_limit(share(SENDERS_CALLS, settings.web_concurrency), SENDERS, key_func=address)
     senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
     app.view_functions[POLLS] = cast(RouteCallable, polls(app.view_functions[POLLS]))
 

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import flask
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -75,6 +77,38 @@ def test_the_ways_to_sign_in_work_as_their_page_shows(
     exec(blocks(page, "python")[0], minted)
 
     assert hold(page, app.test_client().open, key=key, token=minted["token"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        ({"exp": 30}, 200),
+        ({"exp": -50}, 200),
+        ({"exp": -70}, 401),
+        ({"exp": None}, 401),
+        ({"sub": None}, 401),
+        ({"nbf": 50, "iat": 50}, 200),
+        ({"nbf": 70}, 401),
+        ({"iat": 70}, 401),
+        ({"aud": "belfry"}, 401),
+        ({"iss": "anybody"}, 200),
+    ],
+)
+def test_the_claims_of_a_token_count_as_their_table_says(
+    another_app: Callable[..., flask.Flask], claims: dict[str, Any], status: int
+) -> None:
+    now = int(time.time())
+    said = {"sub": "ada", "exp": 300, **claims}
+    moments = {name: value + now if isinstance(value, int) else value for name, value in said.items()}
+    token = jwt.encode({name: value for name, value in moments.items() if value is not None}, SECRET, "HS256")
+
+    answer = (
+        another_app(jwt_key=SECRET)
+        .test_client()
+        .get("/notifications/unread", headers={"Authorization": f"Bearer {token}"})
+    )
+
+    assert answer.status_code == status
 
 
 def test_the_ten_lines_are_those_of_the_example() -> None:

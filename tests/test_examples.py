@@ -24,7 +24,7 @@ JWT_KEY = "a shared secret of the tests, long enough"
 @pytest.fixture
 def product() -> FlaskClient:
     """The example host; nobody answers where its Belfry should be."""
-    return host(f"http://127.0.0.1:{free_port()}/belfry", "blf_x", JWT_KEY).test_client()
+    return host(f"http://127.0.0.1:{free_port()}/belfry", "blf_x", JWT_KEY, attempts=1).test_client()
 
 
 def sign_in(product: FlaskClient, name: str) -> None:
@@ -74,6 +74,9 @@ def test_a_comment_is_kept_while_belfry_is_away(product: FlaskClient) -> None:
     assert product.post("/comments", data={"text": "@ada <b>look</b>"}).status_code == 303
 
     assert "@ada &lt;b&gt;look&lt;/b&gt;" in product.get("/").text
+    assert product.get("/inbox").status_code == 503
+    assert product.post("/sign-out").location == "/sign-in"
+    assert product.get("/").location.startswith("/sign-in")
 
 
 def test_who_is_named_and_who_wrote_before_hear_of_a_comment() -> None:
@@ -148,3 +151,5 @@ def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout
             back = ada.submit(bell + action)
             assert b"@ada, look at B1." in back.body
             assert ada.open(f"{bell}/notifications/unread").json()["notifications"][0] == rung
+            ada.submit("/sign-out")
+            assert ada.open(f"{bell}/notifications/unread").status == 401

@@ -43,8 +43,8 @@ class Comment(NamedTuple):
     text: str
 
 
-def host(belfry_url: str, belfry_key: str, jwt_key: str) -> flask.Flask:
-    """The product. Its comments live as long as the process."""
+def host(belfry_url: str, belfry_key: str, jwt_key: str, **limits: Any) -> flask.Flask:
+    """The product. Its comments live as long as the process; `limits` are the client's."""
     app = flask.Flask(__name__)
     # A name of its own: cookies know no ports, and "session" is what every other example calls its own.
     app.config.update(SECRET_KEY=secrets.token_bytes(32), SESSION_COOKIE_NAME="flask-host")
@@ -52,7 +52,7 @@ def host(belfry_url: str, belfry_key: str, jwt_key: str) -> flask.Flask:
     manager = LoginManager(app)
     manager.login_view = "sign_in"
     # A page is waiting: what Belfry does not take in three seconds is given up. A queue could try for longer.
-    client = Client(belfry_url, belfry_key, attempts=2, deadline=3, timeout=2)
+    client = Client(belfry_url, belfry_key, **{"attempts": 2, "deadline": 3, "timeout": 2, **limits})
     comments: list[Comment] = []
     bell = "{0.scheme}://{0.netloc}".format(urlsplit(belfry_url))
 
@@ -70,7 +70,12 @@ def host(belfry_url: str, belfry_key: str, jwt_key: str) -> flask.Flask:
         return flask.render_template("sign_in.html", people=PEOPLE)
 
     @app.post("/sign-out")
+    @login_required  # type: ignore[untyped-decorator]
     def sign_out() -> ResponseReturnValue:
+        try:
+            client.sign_out_user(current_user.id)  # Belfry's own session, if `inbox` below began one
+        except BelfryError as error:
+            app.logger.error("%s may still be signed in at Belfry: %s", current_user.id, error)
         logout_user()
         return flask.redirect(flask.url_for("sign_in"), 303)
 
@@ -110,6 +115,11 @@ def host(belfry_url: str, belfry_key: str, jwt_key: str) -> flask.Flask:
         client.save_user(current_user.id, display_name=current_user.name)
         back = flask.url_for("notes", _external=True)
         return flask.redirect(client.ticket(current_user.id, return_to=back), 303)
+
+    @app.errorhandler(BelfryError)
+    def apologise(error: BelfryError) -> ResponseReturnValue:
+        app.logger.error("Belfry: %s", error)
+        return "Your inbox does not answer just now. Try again in a minute.", 503
 
     @app.after_request
     def protect(response: flask.Response) -> flask.Response:

@@ -78,7 +78,7 @@ def _marking(verb: Verb, which: str, also: str = "") -> TextClause:
     chosen = f"""chosen AS (
             SELECT n.id, n.{verb.column} AS was, CAST({"now()" if verb.sets else "NULL"} AS timestamptz) AS becomes
             FROM notifications AS n
-            WHERE n.user_id = :user_id AND {which} AND {verb.applies} AND now() < n.expires_at
+            WHERE n.user_id = :user_id AND {which} AND {verb.applies} AND now() < n.expires_at AND {unread.IN_SIGHT}
             ORDER BY n.id DESC LIMIT {BULK}
         )"""
     return _changing(verb.column, opens=not verb.sets, chosen=chosen, also=also)
@@ -92,7 +92,7 @@ def _undoing(verb: Verb) -> TextClause:
         ), chosen AS (
             SELECT n.id, n.{verb.column} AS was, undone.was AS becomes
             FROM undone JOIN notifications AS n ON n.user_id = :user_id AND n.id = undone.id
-            WHERE {still} AND now() < n.expires_at
+            WHERE {still} AND now() < n.expires_at AND {unread.IN_SIGHT}
         )"""
     # Emptied, not deleted: the same undo again is known and changes nothing.
     also = """, spent AS (
@@ -113,7 +113,10 @@ MARK_IDS = {verb.name: _marking(verb, BY_IDS, KEEP_FOR_UNDO) for verb in VERBS.v
 MARK_THROUGH = {verb.name: _marking(verb, LISTED_THROUGH, KEEP_FOR_UNDO) for verb in VERBS.values()}
 UNDO = {verb.name: _undoing(verb) for verb in VERBS.values()}
 
-EXISTS = text("SELECT FROM notifications AS n WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at")
+EXISTS = text(f"""
+    SELECT FROM notifications AS n
+    WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at AND {unread.IN_SIGHT}
+""")
 
 
 def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict[str, int]:

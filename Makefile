@@ -38,6 +38,7 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/mypy
 	$(BIN)/flask db check
 	$(BIN)/python -m docs.configuration --check
+	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 too
 	@$(BIN)/python -m tests.browser --install
@@ -49,6 +50,7 @@ bench: $(VENV)/dev.txt ## measure beside the ordinary way to write it
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.reference
 
 lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes
 	for list in requirements requirements-embedded requirements-dev; do \

@@ -4,7 +4,23 @@ from typing import Any
 
 import flask
 
-from app import auth, cli, cli_people, db, errors, guard, inbox_api, limits, pages, serve, settings
+from app import (
+    auth,
+    cli,
+    cli_keys,
+    cli_people,
+    db,
+    errors,
+    guard,
+    inbox_api,
+    limits,
+    ops,
+    pages,
+    preferences_api,
+    publish_api,
+    serve,
+    settings,
+)
 
 
 def create_app(**overrides: Any) -> flask.Flask:
@@ -17,9 +33,13 @@ def create_app(**overrides: Any) -> flask.Flask:
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
     app.register_blueprint(inbox_api.api)
+    app.register_blueprint(preferences_api.api)
+    app.register_blueprint(publish_api.api)
     app.register_blueprint(pages.pages)
-    limits.init_app(app, chosen, caller=auth.caller)
+    app.register_blueprint(ops.ops)
+    limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)
     cli_people.init_app(app)
+    cli_keys.init_app(app)
     serve.init_app(app)
     return app

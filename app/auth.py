@@ -3,12 +3,17 @@
 from typing import Any
 
 import flask
+import jwt
 from flask_login import LoginManager, current_user, login_user, logout_user
 
-from app import db, limits, people, validation
+from app import db, keys, limits, people, settings, validation
 from app.errors import Problem, signed_out
+from app.keys import Sender
 from app.people import Reader
 from app.settings import Settings
+
+LEEWAY = 60  # seconds by which the host's clock may differ
+LATEST = 2**40  # a time that PostgreSQL can hold, whatever a token says
 
 
 class SignedIn:
@@ -66,15 +71,59 @@ def refuse() -> Any:
 
 
 def reader() -> Reader:
-    """Who is signed in, or 401."""
-    if not current_user.is_authenticated:
+    """Who is calling: by the host's token where there is one, else by the session; 401 for nobody."""
+    found = reader_or_none()
+    if found is None:
         raise signed_out()
-    found: Reader = current_user.reader
     return found
 
 
 def reader_or_none() -> Reader | None:
+    if bearer() is not None:
+        if "reader" not in flask.g:
+            flask.g.reader = _reader_of_token(bearer() or "")
+        found: Reader | None = flask.g.reader
+        return found
     return current_user.reader if current_user.is_authenticated else None
+
+
+def bearer() -> str | None:
+    """What stands behind `Authorization: Bearer` (RFC 6750). A call that has it is nobody's browser's own doing."""
+    scheme, _, token = flask.request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _reader_of_token(token: str) -> Reader | None:
+    """The reader whom the host's JWT names (RFC 7519): rightly signed, not over, for us. None for anything else."""
+    chosen = settings.current()
+    if chosen.jwt_key is None:
+        return None
+    try:
+        claims = jwt.decode(
+            token,
+            chosen.jwt_key,
+            algorithms=chosen.jwt_algorithms,
+            audience=chosen.jwt_audience,
+            issuer=chosen.jwt_issuer,
+            leeway=LEEWAY,
+            options={"require": ["exp", "sub"]},
+        )
+        subject, until = validation.subject(claims["sub"]), min(int(claims["exp"]) + LEEWAY, LATEST)
+    except (jwt.PyJWTError, ValueError, OverflowError, RecursionError):
+        return None  # a number or a nesting that Python gives up on is as bad as a wrong signature
+    return db.read(people.find_or_make_reader, subject, until)
+
+
+def sender(scope: str) -> Sender:
+    """The host's back end that is calling: 401 without a good key, 403 without the scope, 429 over the key's limit."""
+    key = bearer() or ""
+    found = db.read(keys.find, key) if keys.FORM.fullmatch(key) else None
+    if found is None:
+        raise Problem(401, "This needs an API key: Authorization: Bearer blf_…")
+    limits.count_call(found.key_id)
+    if scope not in found.scopes:
+        raise Problem(403, f"This key lacks the scope {scope}.")
+    return found
 
 
 def sign_in(subject: str, password: str, hours: float) -> None:
@@ -109,9 +158,9 @@ def start_session(user_id: int, hours: float) -> None:
 
 def end_session() -> None:
     """Signs out: the cookie goes, and a copy of it is worth nothing."""
-    ending = reader_or_none()
-    if ending is not None:
-        db.write(people.end_session, ending)
+    # The cookie's, whatever token came with it: tokens have no session of ours that could end.
+    if current_user.is_authenticated:
+        db.write(people.end_session, current_user.reader)
     logout_user()
     flask.session.clear()
 
@@ -119,4 +168,9 @@ def end_session() -> None:
 def caller() -> str:
     """Whose rate limit a request counts against: the user's, or the address's of who is not signed in."""
     known = reader_or_none()
-    return f"user/{known.user_id}" if known else f"address/{limits.network(flask.request.remote_addr or '')}"
+    return f"user/{known.user_id}" if known else address()
+
+
+def address() -> str:
+    """Where a request comes from, as far as that is one party."""
+    return f"address/{limits.network(flask.request.remote_addr or '')}"

@@ -11,10 +11,12 @@ import flask
 import orjson
 from pydantic import Field
 
-from app import checkup, db, demo, idempotency, publishing, retention, settings
+from app import checkup, db, demo, events, idempotency, publishing, retention, settings
 from app.console import Bar, Outcome, says
 from app.errors import Problem
-from app.publishing import AddressedEvent, Event
+from app.events import AddressedEvent, Event
+from app.idempotency import Call
+from app.publishing import Order
 from app.validation import Model, Subject, check, parse_object
 
 MOST_ERRORS_TOLD = 50
@@ -54,10 +56,9 @@ def send(recipients: tuple[str, ...], file: BinaryIO | None, type_: str | None, 
             raise click.UsageError("--file stands alone: recipients and fields are in its lines.")
         return _send_file(file.read().splitlines())
     to = check(Recipients, _unicode({"recipients": list(recipients)})).recipients
-    done = db.write(publishing.publish, check(Event, _unicode(given)), to, _ttl())
+    [done] = db.write(publishing.publish, [Order(check(Event, _unicode(given)), to)], _ttl())
     people = "1 person" if done.recipients == 1 else f"{done.recipients} people"
-    data = {"event_id": done.event_id, "recipients": done.recipients, "created": done.created}
-    return data, f"Published event {done.event_id} to {people}."
+    return done.as_json(), f"Published event {done.event_id} to {people}."
 
 
 class Recipients(Model):
@@ -78,8 +79,7 @@ class Line(NamedTuple):
 
     number: int
     content: bytes
-    key: str
-    digest: bytes
+    call: Call
 
 
 def _send_file(lines: list[bytes]) -> Outcome:
@@ -87,24 +87,24 @@ def _send_file(lines: list[bytes]) -> Outcome:
 
     What has been published already is passed over, so a run that was killed is completed by repeating it.
     """
-    events = list(_events_of(lines))
-    known = db.read(idempotency.known_keys, idempotency.COMMAND_LINE, [line.key for line in events])
-    new = [line for line in events if line.key not in known]
-    _check_lines(new, db.read(publishing.now))
+    given = list(_events_of(lines))
+    known = db.read(idempotency.known_keys, idempotency.COMMAND_LINE, [line.call.key for line in given])
+    new = [line for line in given if line.call.key not in known]
+    _check_lines(new, db.read(events.now))
     published = 0
     for line in Bar(len(new), "Publishing").over(new):
         event = _read_line(line.content)
-        done = db.write(publishing.publish_once, line.key, line.digest, event, event.recipients, _ttl())
-        published += not done.replayed  # another run of the same file may have been faster
-    data = {"lines": len(events), "published": published, "already_published": len(events) - published}
-    return data, f"Published {published} of {len(events)} lines; {len(events) - published} had been published before."
+        _, replayed = db.write(publishing.publish_once, line.call, [Order(event, event.recipients)], _ttl())
+        published += not replayed  # another run of the same file may have been faster
+    data = {"lines": len(given), "published": published, "already_published": len(given) - published}
+    return data, f"Published {published} of {len(given)} lines; {len(given) - published} had been published before."
 
 
 def _events_of(lines: list[bytes]) -> Iterator[Line]:
     seen: Counter[bytes] = Counter()
     for number, content in enumerate(lines, 1):
         if content.strip():
-            yield Line(number, content, *publishing.line_key(content, seen[content]))
+            yield Line(number, content, publishing.line_call(content, seen[content]))
             seen[content] += 1
 
 

@@ -4,9 +4,10 @@ import sys
 
 import click
 import flask
+import orjson
 from flask.cli import AppGroup
 
-from app import db, people, settings
+from app import db, limits, people, personal_data, settings
 from app.console import Outcome, says
 from app.errors import FieldError, Problem
 from app.validation import subject as checked_subject
@@ -124,3 +125,22 @@ def user_sign_out(subject: str) -> Outcome:
     """End all of a person's sessions."""
     db.write(people.end_all_sessions, subject)
     return {"subject": subject}, f"All sessions of {subject} have ended."
+
+
+@user.command("erase")
+@click.argument("subject")
+@says
+def user_erase(subject: str) -> Outcome:
+    """Delete a person with everything that is theirs."""
+    db.write(personal_data.erase, subject)
+    limits.forget_sign_ins(subject)
+    return {"subject": subject}, f"{subject} is erased."
+
+
+@user.command("export")
+@click.argument("subject")
+@says
+def user_export(subject: str) -> Outcome:
+    """Print everything that is held about a person, as JSON."""
+    content = db.read(personal_data.export, subject)
+    return content, orjson.dumps(content, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode()

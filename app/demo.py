@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app import people, publishing
-from app.publishing import Event
+from app.events import Event
+from app.publishing import Order
 from app.validation import check
 
 PEOPLE = {"ada": "Ada Lovelace", "grace": "Grace Hopper"}
@@ -80,8 +81,8 @@ def fill(connection: Connection) -> dict[str, int]:
         people.save_user(connection, subject, name, None)
     published = 0
     for number, (recipients, content) in enumerate(EVENTS):
-        event = check(Event, content)
-        key, digest = publishing.line_key(b"demo", number)
-        answer = publishing.publish_once(connection, key, digest, event, recipients, timedelta(days=30))
-        published += not answer.replayed
+        order = Order(check(Event, content), recipients)
+        call = publishing.line_call(b"demo", number)
+        _, replayed = publishing.publish_once(connection, call, [order], timedelta(days=30))
+        published += not replayed
     return {"people": len(PEOPLE), "events": published}

@@ -1,45 +1,84 @@
-"""Idempotency keys: the same call again is answered as the first time, and does nothing."""
+"""Idempotency keys: the same call again is answered as the first time, and does nothing.
 
-from typing import Any
+The key, what it did and its answer commit in one transaction, so a call that was killed has left nothing behind.
+"""
+
+from typing import Any, NamedTuple
 
 import orjson
+import sqlalchemy.exc
 from sqlalchemy import Connection, text
 
+from app.errors import Problem
+
 COMMAND_LINE = 0  # stands where a sender's API key stands
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+class Call(NamedTuple):
+    """What makes two calls the same: whose key, which key, and what was asked."""
+
+    api_key_id: int
+    key: str
+    digest: bytes
+
+
+class Answer(NamedTuple):
+    """What was answered under a key; `is_done` is false while a fan-out to everyone is under way."""
+
+    is_done: bool
+    body: dict[str, Any]
+
 
 # A key that is past its day is taken over as if it were not there: the clean-up only saves the space.
 CLAIM = text("""
     INSERT INTO idempotency_keys AS held (api_key_id, key, request_digest, status, body)
     VALUES (:api_key_id, :key, :digest, 0, '{}')
-    ON CONFLICT (api_key_id, key) DO UPDATE SET request_digest = excluded.request_digest, created_at = now()
-    WHERE held.created_at <= now() - interval '24 hours'
+    ON CONFLICT (api_key_id, key) DO UPDATE
+        SET request_digest = excluded.request_digest, status = 0, body = '{}', created_at = now()
+        WHERE held.created_at <= now() - interval '24 hours'
     RETURNING key
 """)
-FIND_ANSWER = text("SELECT body FROM idempotency_keys WHERE api_key_id = :api_key_id AND key = :key")
 
 
-def claim(connection: Connection, api_key_id: int, key: str, digest: bytes) -> dict[str, Any] | None:
+def claim(connection: Connection, call: Call) -> Answer | None:
     """Takes the key for 24 hours, or gives back what was answered under it. Index: idempotency_keys_pkey.
 
-    Whoever claims the same key meanwhile waits for this transaction's end.
+    422 where the key came with another request, 409 where that request is still at work.
     """
-    parameters = {"api_key_id": api_key_id, "key": key, "digest": digest}
-    if connection.execute(CLAIM, parameters).one_or_none() is not None:
-        return None
-    answer: dict[str, Any] = connection.execute(FIND_ANSWER, parameters).scalar_one()
-    return answer
+    try:
+        taken = connection.execute(CLAIM, call._asdict()).one_or_none() is not None
+    except sqlalchemy.exc.OperationalError as error:
+        # Whoever holds the key has not committed yet; the wait for it is a wait for a lock.
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE:
+            raise Problem(409, "A call with this Idempotency-Key is still at work.") from None
+        raise
+    return None if taken else find(connection, call)
 
 
-KEEP_ANSWER = text("""
-    UPDATE idempotency_keys SET status = 201, body = CAST(:body AS jsonb)
+FIND = text("""
+    SELECT request_digest, status, body FROM idempotency_keys WHERE api_key_id = :api_key_id AND key = :key
+""")
+
+
+def find(connection: Connection, call: Call) -> Answer:
+    """What is kept under a key that was claimed. Index: idempotency_keys_pkey."""
+    row = connection.execute(FIND, call._asdict()).one()
+    if bytes(row.request_digest) != call.digest:
+        raise Problem(422, "This Idempotency-Key came with another request before.")
+    return Answer(row.status != 0, row.body)
+
+
+KEEP = text("""
+    UPDATE idempotency_keys SET status = :status, body = CAST(:body AS jsonb)
     WHERE api_key_id = :api_key_id AND key = :key
 """)
 
 
-def keep_answer(connection: Connection, api_key_id: int, key: str, body: dict[str, Any]) -> None:
-    """Stores what a repeated call is answered with, in the transaction that publishes."""
-    parameters = {"api_key_id": api_key_id, "key": key, "body": orjson.dumps(body).decode()}
-    connection.execute(KEEP_ANSWER, parameters)
+def keep(connection: Connection, call: Call, body: dict[str, Any], *, is_done: bool = True) -> None:
+    """Stores what a repeated call is answered with, in the transaction that did it."""
+    status = 201 if is_done else 0
+    connection.execute(KEEP, {**call._asdict(), "status": status, "body": orjson.dumps(body).decode()})
 
 
 KNOWN_KEYS = text("""

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, TextClause, column, text
 
 from app.errors import not_found, signed_out
 from app.people import MAY_READ, Reader
-from app.unread import COUNTS, NEWEST, OPEN
+from app.unread import COUNTS, IN_SIGHT, NEWEST, OPEN
 
 NOTIFICATION = """n.id, n.group_count, n.seen_at, n.read_at, n.archived_at, n.expires_at,
     e.type, e.title, e.body_text, e.body_html, e.url, e.actor_name, e.actor_url, e.actor_image,
@@ -107,7 +107,7 @@ def _list_statement(condition: str) -> TextClause:
     return text(f"""
         SELECT page.* FROM users LEFT JOIN (
             SELECT {NOTIFICATION} FROM notifications AS n JOIN events AS e ON e.id = n.event_id
-            WHERE n.user_id = :user_id AND n.id < :before AND now() < n.expires_at AND {condition}
+            WHERE n.user_id = :user_id AND n.id < :before AND now() < n.expires_at AND {IN_SIGHT} AND {condition}
             ORDER BY n.id DESC LIMIT :limit
         ) AS page ON true
         WHERE {MAY_READ} ORDER BY page.id DESC
@@ -134,7 +134,7 @@ def list_notifications(
 FIND = text(f"""
     SELECT found.* FROM users LEFT JOIN (
         SELECT {NOTIFICATION} FROM notifications AS n JOIN events AS e ON e.id = n.event_id
-        WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at
+        WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at AND {IN_SIGHT}
     ) AS found ON true
     WHERE {MAY_READ}
 """)

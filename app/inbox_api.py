@@ -9,8 +9,9 @@ from pydantic import Field
 
 from app import auth, db, guard, inbox, limits, marking, settings, validation
 from app.errors import FieldError, Problem, not_found
+from app.openapi import described
 from app.people import Reader
-from app.validation import BIGINT_MAX, Id, Model
+from app.validation import BIGINT_MAX, Id, Model, Moment
 
 M = TypeVar("M", bound=Model)
 
@@ -51,7 +52,73 @@ class UndoBody(Model):
     undo: Annotated[int, Field(ge=0, le=BIGINT_MAX)]
 
 
+class Actor(Model):
+    """Who did it."""
+
+    name: str
+    url: str | None
+    image: str | None
+
+
+class Notification(Model):
+    """One event in the reader's inbox; a group shows its newest event, and `count` how many there were."""
+
+    id: int
+    type: str
+    title: str
+    body: str
+    body_html: str
+    url: str | None
+    actor: Actor | None
+    data: dict[str, Any]
+    priority: Literal["low", "normal", "high"]
+    count: int
+    created_at: Moment
+    expires_at: Moment
+    seen_at: Moment | None
+    read_at: Moment | None
+    archived_at: Moment | None
+
+
+class SnapshotAnswer(Model):
+    """The unread part of an inbox at one moment. Counts of 100 mean 100 or more."""
+
+    user: str
+    notifications: list[Notification]
+    unread_count: int
+    unseen_count: int
+    version: int
+    more: bool
+
+
+class PageAnswer(Model):
+    """One page of an inbox, and the path of the next one."""
+
+    notifications: list[Notification]
+    next: str | None
+
+
+class ChangedAnswer(Model):
+    """The counts after a change, and how many notifications it changed."""
+
+    unread_count: int
+    unseen_count: int
+    changed: int
+
+
+class UndoableAnswer(ChangedAnswer):
+    """The same, with the number that undoes it for 10 minutes; 0 where nothing changed."""
+
+    undo: int
+
+
 @api.get("/unread")
+@described(
+    query=PollQuery,
+    answers={200: SnapshotAnswer, 304: None},
+    headers=("ETag", "X-Poll-Interval"),
+    conditional=True,
+)
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
@@ -71,6 +138,7 @@ def unread() -> flask.Response:
 
 
 @api.get("")
+@described(query=ListQuery, answers={200: PageAnswer})
 def list_notifications() -> flask.Response:
     """One page of the inbox, newest first, with the path of the next one."""
     reader = auth.reader()
@@ -84,51 +152,70 @@ def list_notifications() -> flask.Response:
 
 
 @api.get("/<int:id>")
+@described(answers={200: Notification}, refusals=(404,))
 def find_notification(id: int) -> flask.Response:
+    """One notification."""
     return _answer(db.read(inbox.find_notification, auth.reader(), _known(id)))
 
 
 @api.post("/<int:id>/read")
+@described(body=Nothing, answers={200: ChangedAnswer}, refusals=(404,))
 def mark_read(id: int) -> flask.Response:
+    """Mark one notification read."""
     return _mark_one("read", id)
 
 
 @api.post("/<int:id>/unread")
+@described(body=Nothing, answers={200: ChangedAnswer}, refusals=(404,))
 def mark_unread(id: int) -> flask.Response:
+    """Mark one notification unread."""
     return _mark_one("unread", id)
 
 
 @api.post("/<int:id>/archive")
+@described(body=Nothing, answers={200: ChangedAnswer}, refusals=(404,))
 def archive(id: int) -> flask.Response:
+    """Archive one notification."""
     return _mark_one("archive", id)
 
 
 @api.post("/<int:id>/unarchive")
+@described(body=Nothing, answers={200: ChangedAnswer}, refusals=(404,))
 def unarchive(id: int) -> flask.Response:
+    """Bring one notification back from the archive."""
     return _mark_one("unarchive", id)
 
 
 @api.post("/read")
+@described(body=Which, answers={200: UndoableAnswer})
 def mark_many_read() -> flask.Response:
+    """Mark many notifications read."""
     return _mark_many("read")
 
 
 @api.post("/unread")
+@described(body=Which, answers={200: UndoableAnswer})
 def mark_many_unread() -> flask.Response:
+    """Mark many notifications unread."""
     return _mark_many("unread")
 
 
 @api.post("/archive")
+@described(body=Which, answers={200: UndoableAnswer})
 def archive_many() -> flask.Response:
+    """Archive many notifications."""
     return _mark_many("archive")
 
 
 @api.post("/seen")
+@described(body=Which, answers={200: UndoableAnswer})
 def mark_many_seen() -> flask.Response:
+    """Mark many notifications seen."""
     return _mark_many("seen")
 
 
 @api.post("/undo")
+@described(body=UndoBody, answers={200: ChangedAnswer}, refusals=(404,))
 def undo() -> flask.Response:
     """Puts back what a bulk action changed, for 10 minutes."""
     reader = auth.reader()

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flask
 import limits
@@ -27,12 +27,18 @@ from app.settings import Settings
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
 CALLS = "300 per minute"  # each other route, per user; per address for who is not signed in
+SENDERS = "publish_api"  # the blueprint that keys call
+SENDERS_CALLS = "2400 per minute"  # its routes in sum, per address, whether the key is good or not
+CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
 
 
-def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str]) -> None:
-    """Counts every route but the poll's, after the guard has let a request through; `caller` names for whom."""
+def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], address: Callable[[], str]) -> None:
+    """Counts every route but the poll's, after the guard has let a request through.
+
+    `caller` names for whom, `address` where a call of the sender's API comes from.
+    """
     extension = Limiter(
         caller,
         app=app,
@@ -41,6 +47,8 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str]) ->
         default_limits=[share(CALLS, settings.web_concurrency)],
         on_breach=refuse,
     )
+    senders = extension.shared_limit(share(SENDERS_CALLS, settings.web_concurrency), SENDERS, key_func=address)
+    senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
     extension.exempt(app.view_functions[POLLS])
     rates = limits.parse_many(share(settings.poll_limit, settings.web_concurrency))
     app.extensions["polls"] = PollLimits(extension, rates)
@@ -104,11 +112,9 @@ def count_sign_in(account: str, address: str) -> None:
     alike. Nobody is locked out for longer than the window, and sign-in links are not counted here.
     """
     limiter = FixedWindowRateLimiter(PostgresStorage())
-    # A digest, for the account is whatever a stranger typed and may be long.
-    digest = hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
     for limit, key in [
         (SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
-        (SIGN_INS_PER_ACCOUNT, f"account/{digest}"),
+        (SIGN_INS_PER_ACCOUNT, _account_key(account)),
     ]:
         if not limiter.hit(limit, "sign-in", key):
             raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
@@ -123,6 +129,23 @@ def network(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
         return str(ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def forget_sign_ins(account: str) -> None:
+    """Clears what was counted for an account that is no more."""
+    FixedWindowRateLimiter(PostgresStorage()).clear(SIGN_INS_PER_ACCOUNT, "sign-in", _account_key(account))
+
+
+def _account_key(account: str) -> str:
+    # A digest, for the account is whatever a stranger typed and may be long.
+    return "account/" + hashlib.sha256(account.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def count_call(key_id: int) -> None:
+    """Counts one call of a sender's key; raises 429 where it has had too many."""
+    limiter = FixedWindowRateLimiter(PostgresStorage())
+    if not limiter.hit(CALLS_PER_KEY, "key", str(key_id)):
+        raise too_many(limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())
 
 
 COUNT = text("""

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from app import unread
-from app.errors import FieldError, Problem, not_found, signed_out
-from app.people import MAY_READ, Reader
+from app import people, unread
+from app.errors import FieldError, Problem, not_found
+from app.people import Reader
 
 BULK = 10_000  # the most rows that one call changes; the caller repeats
 UNDO_FOR = "interval '10 minutes'"
@@ -82,7 +82,7 @@ def _marking(verb: Verb, which: str, also: str = "") -> TextClause:
     chosen = f"""chosen AS (
             SELECT {HELD}, n.{verb.column} AS was, {becomes} AS becomes
             FROM notifications AS n
-            WHERE n.user_id = :user_id AND {which} AND {verb.applies} AND now() < n.expires_at
+            WHERE n.user_id = :user_id AND {which} AND {verb.applies} AND now() < n.expires_at AND {unread.IN_SIGHT}
             ORDER BY n.id DESC LIMIT {BULK}
         )"""
     return _changing(verb.column, opens=not verb.sets, chosen=chosen, also=also)
@@ -97,6 +97,7 @@ def _undoing(verb: Verb) -> TextClause:
             SELECT {HELD}, n.{verb.column} AS was, undone.was AS becomes
             FROM notifications AS n JOIN undone ON undone.id = n.id
             WHERE n.user_id = :user_id AND n.id = ANY(ARRAY(SELECT id FROM undone)) AND {still} AND now() < n.expires_at
+                AND {unread.IN_SIGHT}
         )"""
     # Emptied, not deleted: the same undo again is known and changes nothing.
     also = """, spent AS (
@@ -117,7 +118,10 @@ MARK_IDS = {verb.name: _marking(verb, BY_IDS, KEEP_FOR_UNDO) for verb in VERBS.v
 MARK_THROUGH = {verb.name: _marking(verb, LISTED_THROUGH, KEEP_FOR_UNDO) for verb in VERBS.values()}
 UNDO = {verb.name: _undoing(verb) for verb in VERBS.values()}
 
-EXISTS = text("SELECT FROM notifications AS n WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at")
+EXISTS = text(f"""
+    SELECT FROM notifications AS n
+    WHERE n.user_id = :user_id AND n.id = :id AND now() < n.expires_at AND {unread.IN_SIGHT}
+""")
 
 
 def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict[str, int]:
@@ -125,7 +129,7 @@ def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict
 
     404 for unknown, expired and foreign ids, and for one that has moved on with its group. Index: notifications_pkey.
     """
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     parameters = {"user_id": reader.user_id, "number": number, "id": id}
     changed = _count_changed(connection, MARK_ONE[verb], parameters)
     if not changed and connection.execute(EXISTS, parameters).one_or_none() is None:
@@ -135,7 +139,7 @@ def mark_one(connection: Connection, reader: Reader, verb: str, id: int) -> dict
 
 def mark_ids(connection: Connection, reader: Reader, verb: str, ids: Sequence[int]) -> dict[str, int]:
     """Does `verb` to these notifications, passing over ids that are unknown. Index: notifications_pkey."""
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     return _mark_many(connection, reader, number, verb, MARK_IDS[verb], {"ids": list(ids)})
 
 
@@ -145,7 +149,7 @@ def mark_through(connection: Connection, reader: Reader, verb: str, through: int
     422 for a version that the inbox has not reached. The newest 10,000 rows at most: the caller repeats while
     `changed` is that many. Indexes: notifications_unread for read and seen, else notifications_pkey.
     """
-    version = _lock(connection, reader)
+    version = people.lock_reader(connection, reader)
     if through > version:
         problem = FieldError("through", f"must not be above the inbox's version, which is {version}")
         raise Problem(422, "The inbox has not reached that version.", [problem])
@@ -162,29 +166,13 @@ def undo(connection: Connection, reader: Reader, token: int) -> dict[str, int]:
 
     404 for an action that is unknown, somebody else's, or older than 10 minutes. Index: undos_pkey.
     """
-    number = _lock(connection, reader) + 1
+    number = people.lock_reader(connection, reader) + 1
     parameters = {"user_id": reader.user_id, "number": number, "undo": token}
     verb = connection.execute(FIND_UNDO, parameters).scalar_one_or_none()
     if verb is None:
         raise not_found()
     changed = _count_changed(connection, UNDO[verb], parameters)
     return {**unread.count(connection, reader), "changed": changed}
-
-
-# The planner cannot know how many of an inbox's rows a change is for. Where it guesses few, it joins ten thousand with
-# ten thousand by a nested loop, which takes seconds; without it, what it finds by their ids is joined by a hash.
-LOCK = text(f"""
-    SELECT inbox_version, set_config('enable_nestloop', 'off', true) FROM users WHERE {MAY_READ} FOR NO KEY UPDATE
-""")
-
-
-def _lock(connection: Connection, reader: Reader) -> int:
-    """The inbox's version, which nobody else can raise until this transaction ends. Index: users_pkey."""
-    row = connection.execute(LOCK, reader.claims).one_or_none()
-    if row is None:
-        raise signed_out()
-    version: int = row.inbox_version
-    return version
 
 
 def _mark_many(

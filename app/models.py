@@ -83,10 +83,20 @@ events = Table(
     Column("received", Integer, nullable=False),
     # The recipient where there is but one, so that erasing the person finds the text too.
     Column("only_user_id", BigInteger),
+    # Who sent it; null: the command line.
+    Column("api_key_id", BigInteger, ForeignKey("api_keys.id")),
+    # For "everyone": the last user it was delivered to, and the last there was when it was published.
+    Column("fanned_out_to", BigInteger),
+    Column("fan_out_until", BigInteger),
+    Column("retracted_at", Moment),
+    # Marked first, so that it is out of sight while its notifications are still being taken away.
+    Column("is_retracting", Boolean, nullable=False, server_default=text("false")),
     _created_at(),
     Column("expires_at", Moment, nullable=False),
     CheckConstraint("priority IN ('low', 'normal', 'high')", name="priority"),
     Index(None, "expires_at"),  # retention.delete_events
+    Index(None, "only_user_id", postgresql_where=text("only_user_id IS NOT NULL")),  # personal_data.erase
+    Index("events_retracting", "id", postgresql_where=text("is_retracting")),  # unread.IN_SIGHT: all but empty
 )
 
 # Marking read changes a partial index, so it cannot be a HOT update; marking seen is one on 100 % with this fillfactor.
@@ -159,6 +169,33 @@ tickets = Table(
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
     Index(None, "expires_at"),  # retention.delete_tickets
+    Index(None, "user_id"),  # personal_data.erase
+)
+
+# A sender's keys: `digest` is of the secret part, which is kept nowhere.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _created_at(),
+    Column("last_used_at", Moment),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    UniqueConstraint("prefix"),  # keys.find
+)
+
+# What a user does not want to hear of. A type without a row is not muted.
+preferences = Table(
+    "preferences",
+    metadata,
+    Column("user_id", BigInteger, ForeignKey("users.id"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("muted", Boolean, nullable=False),
+    PrimaryKeyConstraint("user_id", "type"),  # publishing.deliver, preferences.list_types
 )
 
 # What a sender's retried call is answered with again; written in the transaction that publishes.

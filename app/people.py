@@ -1,8 +1,9 @@
 """People: who they are, how they prove it, and the sessions and sign-in links that they hold."""
+# ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
 
 import hashlib
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,8 @@ from sqlalchemy import Connection, Row, text
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from app import sanitize
-from app.errors import Problem
+from app.db import LostRace
+from app.errors import Problem, signed_out
 
 HASH_METHOD = "scrypt:32768:8:1"  # Werkzeug's default of today, named so that an unknown name costs the same
 
@@ -71,6 +73,24 @@ def start_session(connection: Connection, user_id: int, hours: float) -> Reader 
     return Reader(found.id, found.session_epoch, secrets.token_urlsafe(16), found.session_until)
 
 
+FIND_BY_SUBJECT = text("SELECT id, session_epoch, is_active FROM users WHERE subject = :subject")
+MAKE_USER = text("INSERT INTO users (subject) VALUES (:subject) ON CONFLICT DO NOTHING")
+
+
+def find_or_make_reader(connection: Connection, subject: str, until: int) -> Reader | None:
+    """The reader whom a host vouches for until then; an unknown one becomes a user, a disabled one is None.
+
+    Index: users_subject_key.
+    """
+    found = connection.execute(FIND_BY_SUBJECT, {"subject": subject}).one_or_none()
+    if found is None:
+        connection.execute(MAKE_USER, {"subject": subject})
+        found = connection.execute(FIND_BY_SUBJECT, {"subject": subject}).one_or_none()
+    if found is None:
+        raise LostRace("the user was erased meanwhile")
+    return Reader(found.id, found.session_epoch, "", until) if found.is_active else None
+
+
 END_SESSION = text("""
     INSERT INTO ended_sessions (session_id, until) VALUES (:session_id, to_timestamp(:session_until))
     ON CONFLICT DO NOTHING
@@ -82,7 +102,7 @@ def end_session(connection: Connection, reader: Reader) -> None:
     connection.execute(END_SESSION, reader.claims)
 
 
-FIND_NAME = text(f"SELECT coalesce(display_name, subject) FROM users WHERE {MAY_READ}")  # noqa: S608 - constants only
+FIND_NAME = text(f"SELECT coalesce(display_name, subject) FROM users WHERE {MAY_READ}")
 
 
 def find_name(connection: Connection, reader: Reader) -> str | None:
@@ -97,7 +117,7 @@ SAVE_USER = text("""
         display_name = coalesce(excluded.display_name, users.display_name),
         password_hash = coalesce(excluded.password_hash, users.password_hash),
         session_epoch = users.session_epoch + CAST(excluded.password_hash IS NOT NULL AS integer)
-    RETURNING xmax = 0  -- true for a row that was inserted, not updated
+    RETURNING xmax = 0 AS is_new
 """)
 
 
@@ -106,6 +126,30 @@ def save_user(connection: Connection, subject: str, name: str | None, password: 
     password_hash = None if password is None else generate_password_hash(password, HASH_METHOD)
     parameters = {"subject": subject, "name": name, "password_hash": password_hash}
     return bool(connection.execute(SAVE_USER, parameters).scalar_one())
+
+
+CHANGE_USER = text("""
+    INSERT INTO users (subject, display_name, is_active) VALUES (:subject, :display_name, coalesce(:is_active, true))
+    ON CONFLICT (subject) DO UPDATE SET
+        display_name = CASE WHEN :changes_name THEN excluded.display_name ELSE users.display_name END,
+        is_active = coalesce(:is_active, users.is_active),
+        session_epoch = users.session_epoch + CAST(coalesce(:is_active, true) = false AND users.is_active AS integer)
+    RETURNING subject, display_name, is_active, xmax = 0 AS is_new
+""")
+
+
+def change_user(connection: Connection, subject: str, changes: dict[str, Any]) -> Row[Any]:
+    """Creates the user, or changes what is given of `display_name` and `is_active`. Disabling ends all sessions.
+
+    The row says whether the user `is_new`. Index: users_subject_key.
+    """
+    parameters = {
+        "subject": subject,
+        "display_name": changes.get("display_name"),
+        "changes_name": "display_name" in changes,
+        "is_active": changes.get("is_active"),
+    }
+    return connection.execute(CHANGE_USER, parameters).one()
 
 
 SET_ACTIVE = text("""
@@ -125,6 +169,36 @@ END_ALL_SESSIONS = text("UPDATE users SET session_epoch = session_epoch + 1 WHER
 def end_all_sessions(connection: Connection, subject: str) -> None:
     """Signs the user out everywhere."""
     _require(connection.execute(END_ALL_SESSIONS, {"subject": subject}).one_or_none(), subject)
+
+
+# The planner cannot know how many of an inbox's rows a change is for. Where it guesses few, it joins ten thousand with
+# ten thousand by a nested loop, which takes seconds; without it, what it finds by their ids is joined by a hash.
+LOCK_READER = text(f"""
+    SELECT inbox_version, set_config('enable_nestloop', 'off', true) FROM users WHERE {MAY_READ} FOR NO KEY UPDATE
+""")
+
+
+def lock_reader(connection: Connection, reader: Reader) -> int:
+    """The inbox's version, which nobody else can raise until this transaction ends. Index: users_pkey."""
+    row = connection.execute(LOCK_READER, reader.claims).one_or_none()
+    if row is None:
+        raise signed_out()
+    version: int = row.inbox_version
+    return version
+
+
+LOCK_USERS = text("SELECT id FROM users WHERE id = ANY(:user_ids) ORDER BY id FOR NO KEY UPDATE")
+
+
+def lock_users(connection: Connection, user_ids: Sequence[int], *, missing_ok: bool = False) -> None:
+    """Locks these users in the order of their ids, all before the first change. Index: users_pkey.
+
+    A statement of its own: an UPDATE would lock in whatever order its plan finds the rows, and two of them deadlock.
+    Raises `LostRace` where one of them was erased meanwhile, unless that is all the same.
+    """
+    locked = connection.execute(LOCK_USERS, {"user_ids": list(user_ids)}).all()
+    if len(locked) < len(user_ids) and not missing_ok:
+        raise LostRace("a recipient was erased meanwhile")
 
 
 LIST_USERS = text("""

@@ -1,217 +1,133 @@
-"""What a sender does: an event, and one notification of it in each recipient's inbox."""
+"""What a sender does: an event, and one notification of it in each recipient's inbox.
+
+Everything that waits waits in one order, here and everywhere: idempotency key, new people by subject, event, users by
+id, rows. So nothing deadlocks.
+"""
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import NamedTuple
 
-import orjson
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from sqlalchemy import Connection, text
 
-from app import idempotency, sanitize
+from app import db, events, idempotency, people
 from app.db import LostRace
 from app.errors import FieldError, Problem
-from app.idempotency import COMMAND_LINE
-from app.validation import Model, Moment, Subject
+from app.events import Event
+from app.idempotency import Call
+from app.validation import MAX_ERRORS
 
 CHUNK = 1_000  # inboxes that one statement delivers to
-DATA_BYTES = 10 * 1024
-SHORTEST_LIFE = timedelta(seconds=1)
-LONGEST_LIFE = timedelta(days=365)
 
 
-def _title(value: str) -> str:
-    return _cleaned(value, 200)
-
-
-def _actor_name(value: str) -> str:
-    return _cleaned(value, 100)
-
-
-def _cleaned(value: str, longest: int) -> str:
-    cleaned = sanitize.plain_text(value)
-    if not 1 <= len(cleaned) <= longest:
-        raise ValueError(f"must be 1 to {longest} characters once markup and invisible characters are gone")
-    return cleaned
-
-
-def _small(data: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(data)) > DATA_BYTES:
-        raise ValueError("must be at most 10 KiB as JSON")
-    return data
-
-
-# A length is checked before anything is cleaned: bleach takes quadratic time on hostile input.
-Url = Annotated[str, Field(max_length=2000), AfterValidator(sanitize.url)]
-
-
-class Actor(Model):
-    """Who did it."""
-
-    name: Annotated[str, Field(max_length=1000), AfterValidator(_actor_name)]
-    url: Url | None = None
-    image: Url | None = None
-
-
-class Event(Model):
-    """What happened, as a sender says it; cleaned by the time it is one of these."""
-
-    type: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")]
-    title: Annotated[str, Field(max_length=2000), AfterValidator(_title)]
-    body: Annotated[str, Field(max_length=4000)] = ""
-    url: Url | None = None
-    actor: Actor | None = None
-    data: Annotated[dict[str, Any], AfterValidator(_small)] = Field({})
-    priority: Literal["low", "normal", "high"] = "normal"
-    group_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
-    expires_in: Annotated[int, Field(ge=1, le=LONGEST_LIFE.total_seconds())] | None = None
-    expires_at: Moment | None = None
-
-    @field_validator("expires_at")
-    @classmethod
-    def _stand_alone(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
-        if value is not None and info.data.get("expires_in") is not None:
-            raise ValueError("must not stand beside expires_in")
-        return value
-
-    def check_expiry(self, now: datetime) -> None:
-        """Raises 422 where the event would be over already, or would live for more than a year."""
-        if self.expires_at and not SHORTEST_LIFE <= self.expires_at - now <= LONGEST_LIFE:
-            raise Problem(
-                422, "The event is not valid.", [FieldError("expires_at", "must be 1 second to 1 year ahead")]
-            )
-
-
-class AddressedEvent(Event):
-    """An event with those who are to receive it."""
-
-    # Failing fast: a thousand bad names in a thousand events would otherwise be a million errors to describe.
-    recipients: Annotated[list[Subject], Field(min_length=1, max_length=1000, fail_fast=True)]
-
-
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """What became of an event."""
 
     event_id: int
     recipients: int
     created: int
-    replayed: bool = False
+
+    def as_json(self) -> dict[str, int]:
+        """The answer to its sender: recipients who muted the type got no notification."""
+        return {**self._asdict(), "muted": self.recipients - self.created}
 
 
-def publish(connection: Connection, event: Event, recipients: Sequence[str], ttl: timedelta) -> Published:
-    """Creates the event and delivers it to each recipient once, in the transaction of `connection`.
+class Order(NamedTuple):
+    """An event on its way to its recipients."""
 
-    Unknown subjects become users. `ttl` is the life of an event that names none. Everything that waits waits in one
-    order, here and everywhere: key, new people by subject, event, users by id, rows. So nothing deadlocks.
+    event: Event
+    recipients: Sequence[str]
+    at: str = ""  # where in the request it stands: what its errors' fields begin with
+
+
+def publish(
+    connection: Connection, orders: Sequence[Order], ttl: timedelta, key_id: int | None = None
+) -> list[Published]:
+    """Creates the events and delivers each to each of its recipients once, in the transaction of `connection`.
+
+    All locks are taken before the first change; then the events are delivered in their order, so that several for one
+    person get their own numbers in that order. Unknown subjects become users. `ttl` is the life of an event that names
+    none; `key_id` is the sender's.
     """
-    user_ids = find_or_make_users(connection, recipients)
-    event_id, expires_at = insert_event(connection, event, user_ids, ttl)
-    lock_users(connection, user_ids)
-    created = sum(deliver(connection, event_id, event.group_key, expires_at, chunk) for chunk in _chunks(user_ids))
-    return Published(event_id, recipients=len(user_ids), created=created)
-
-
-def publish_once(
-    connection: Connection, key: str, digest: bytes, event: Event, recipients: Sequence[str], ttl: timedelta
-) -> Published:
-    """Publishes under an idempotency key of the command line: the second time it gives back what the first time did."""
-    earlier = idempotency.claim(connection, COMMAND_LINE, key, digest)
-    if earlier is not None:
-        return Published(**{**earlier, "replayed": True})
-    published = publish(connection, event, recipients, ttl)
-    idempotency.keep_answer(connection, COMMAND_LINE, key, asdict(published))
+    ids = find_or_make_users(connection, [subject for order in orders for subject in order.recipients])
+    to = [sorted({ids[subject] for subject in order.recipients}) for order in orders]
+    inserted = _insert(connection, list(zip(orders, to, strict=True)), ttl, key_id)
+    people.lock_users(connection, sorted(ids.values()))
+    published = []
+    for order, users, event in zip(orders, to, inserted, strict=True):
+        created = sum(deliver(connection, event, order.event, chunk) for chunk in _chunks(users))
+        if created != len(users):
+            events.correct_received(connection, event.id, created)
+        published.append(Published(event.id, len(users), created))
     return published
 
 
-def line_key(line: bytes, ordinal: int) -> tuple[str, bytes]:
-    """The key and digest of the `ordinal`-th of equal lines of a file: equal lines are separate events."""
+def _insert(
+    connection: Connection, orders: Sequence[tuple[Order, Sequence[int]]], ttl: timedelta, key_id: int | None
+) -> list[events.Kept]:
+    inserted: list[events.Kept] = []
+    errors: list[FieldError] = []
+    for order, users in orders:
+        only = users[0] if len(users) == 1 else None
+        try:
+            inserted.append(events.insert(connection, order.event, ttl, key_id, received=len(users), only=only))
+        except Problem as problem:
+            errors += [FieldError(order.at + error.field, error.message) for error in problem.errors]
+    if errors:
+        raise Problem(422, f"{errors[0].field} {errors[0].message}.", errors[:MAX_ERRORS])
+    return inserted
+
+
+def publish_once(
+    connection: Connection, call: Call, orders: Sequence[Order], ttl: timedelta, key_id: int | None = None
+) -> tuple[list[dict[str, int]], bool]:
+    """Publishes under an idempotency key. Gives back the answers, and whether they are those of an earlier time."""
+    earlier = idempotency.claim(connection, call)
+    if earlier is not None:
+        return earlier.body["events"], True
+    answers = [published.as_json() for published in publish(connection, orders, ttl, key_id)]
+    idempotency.keep(connection, call, {"events": answers})
+    return answers, False
+
+
+def line_call(line: bytes, ordinal: int) -> Call:
+    """The idempotency key of the `ordinal`-th of equal lines of a file: equal lines are separate events."""
     digest = hashlib.sha256(line)
-    return f"{digest.hexdigest()}-{ordinal}", digest.digest()
+    return Call(idempotency.COMMAND_LINE, f"{digest.hexdigest()}-{ordinal}", digest.digest())
 
 
-NOW = text("SELECT now()")
-
-
-def now(connection: Connection) -> datetime:
-    """The database's time, the only one that counts."""
-    moment: datetime = connection.execute(NOW).scalar_one()
-    return moment
-
-
-FIND_USERS = text("SELECT id, subject FROM users WHERE subject = ANY(:subjects)")
+FIND_USERS = text("SELECT subject, id FROM users WHERE subject = ANY(:subjects)")
 MAKE_USERS = text("""
     INSERT INTO users (subject) SELECT subject FROM unnest(CAST(:subjects AS text[])) AS wanted (subject)
     ORDER BY subject COLLATE "C" ON CONFLICT DO NOTHING
 """)
 
 
-def find_or_make_users(connection: Connection, subjects: Sequence[str]) -> list[int]:
-    """The ids of these subjects, each once, in rising order. Index: users_subject_key."""
+def find_or_make_users(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
+    """The ids of these subjects. Index: users_subject_key."""
     wanted = list(set(subjects))
-    found = connection.execute(FIND_USERS, {"subjects": wanted}).all()
+    found = _find_users(connection, wanted)
     if len(found) < len(wanted):
-        missing = set(wanted) - {row.subject for row in found}
-        connection.execute(MAKE_USERS, {"subjects": sorted(missing)})
-        found = connection.execute(FIND_USERS, {"subjects": wanted}).all()
-    return sorted(row.id for row in found)
-
-
-INSERT_EVENT = text("""
-    INSERT INTO events (type, title, body_text, body_html, url, actor_name, actor_url, actor_image, data, priority,
-        group_key, received, only_user_id, expires_at)
-    VALUES (:type, :title, :body_text, :body_html, :url, :actor_name, :actor_url, :actor_image, CAST(:data AS jsonb),
-        :priority, :group_key, :received, :only_user_id,
-        coalesce(CAST(:expires_at AS timestamptz), now() + CAST(:life AS interval)))
-    RETURNING id, created_at, expires_at
-""")
-
-
-def insert_event(connection: Connection, event: Event, user_ids: Sequence[int], ttl: timedelta) -> tuple[int, datetime]:
-    """The event's id and when it expires; 422 where its expiry makes no sense by the database's clock."""
-    body = sanitize.body(event.body)
-    parameters = {
-        "type": event.type,
-        "title": event.title,
-        "body_text": body.text,
-        "body_html": body.html,
-        "url": event.url,
-        "actor_name": event.actor.name if event.actor else None,
-        "actor_url": event.actor.url if event.actor else None,
-        "actor_image": event.actor.image if event.actor else None,
-        "data": orjson.dumps(event.data).decode(),
-        "priority": event.priority,
-        "group_key": event.group_key,
-        "received": len(user_ids),
-        "only_user_id": user_ids[0] if len(user_ids) == 1 else None,
-        "expires_at": event.expires_at,
-        "life": timedelta(seconds=event.expires_in) if event.expires_in else ttl,
-    }
-    row = connection.execute(INSERT_EVENT, parameters).one()
-    event.check_expiry(row.created_at)
-    return row.id, row.expires_at
-
-
-LOCK_USERS = text("SELECT id FROM users WHERE id = ANY(:user_ids) ORDER BY id FOR NO KEY UPDATE")
-
-
-def lock_users(connection: Connection, user_ids: Sequence[int]) -> None:
-    """Locks these users in the order of their ids, all before the first change. Index: users_pkey.
-
-    A statement of its own: an UPDATE would lock in whatever order its plan finds the rows, and two of them deadlock.
-    Raises `LostRace` where one of them was erased meanwhile.
-    """
-    locked = connection.execute(LOCK_USERS, {"user_ids": list(user_ids)}).all()
-    if len(locked) < len(user_ids):
+        connection.execute(MAKE_USERS, {"subjects": sorted(set(wanted) - found.keys())})
+        found = _find_users(connection, wanted)
+    if len(found) < len(wanted):
         raise LostRace("a recipient was erased meanwhile")
+    return found
 
 
-# A row of the group that has expired is replaced as if it were not there: its count begins anew.
+def _find_users(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
+    return {row.subject: row.id for row in connection.execute(FIND_USERS, {"subjects": subjects})}
+
+
+# Who muted the type gets no number and no row. A row of the group that has expired is replaced as if it were not
+# there: its count begins anew.
 DELIVER = text("""
     WITH raised AS (
-        UPDATE users SET inbox_version = inbox_version + 1 WHERE id = ANY(:user_ids) RETURNING id, inbox_version
+        UPDATE users SET inbox_version = inbox_version + 1
+        WHERE id = ANY(:user_ids) AND NOT EXISTS (
+            SELECT FROM preferences WHERE user_id = users.id AND type = :type AND muted)
+        RETURNING id, inbox_version
     )
     INSERT INTO notifications AS n (user_id, id, event_id, group_key, expires_at)
     SELECT id, inbox_version, :event_id, :group_key, :expires_at FROM raised
@@ -221,21 +137,90 @@ DELIVER = text("""
 """)
 
 
-def deliver(
-    connection: Connection, event_id: int, group_key: str | None, expires_at: datetime, user_ids: Sequence[int]
-) -> int:
-    """Puts the event on top of these inboxes, whose users are locked; how many it reached.
+def deliver(connection: Connection, kept: events.Kept, event: events.Deliverable, user_ids: Sequence[int]) -> int:
+    """Puts the event on top of these inboxes, whose users are locked; how many received it.
 
-    Indexes: users_pkey, notifications_open_group.
+    Indexes: users_pkey, preferences_pkey, notifications_open_group.
     """
     parameters = {
         "user_ids": list(user_ids),
-        "event_id": event_id,
-        "group_key": group_key,
-        "expires_at": expires_at,
+        "type": event.type,
+        "group_key": event.group_key,
+        "event_id": kept.id,
+        "expires_at": kept.expires_at,
     }
     return connection.execute(DELIVER, parameters).rowcount
 
 
 def _chunks(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (user_ids[start : start + CHUNK] for start in range(0, len(user_ids), CHUNK))
+
+
+BEGIN_EVERYONE = text("""
+    UPDATE events SET fanned_out_to = 0, fan_out_until = (SELECT coalesce(max(id), 0) FROM users) WHERE id = :event_id
+""")
+
+
+def begin_everyone(
+    connection: Connection, call: Call, event: Event, ttl: timedelta, key_id: int | None = None
+) -> tuple[dict[str, int], bool]:
+    """Creates an event for all who are users now, under the idempotency key that a repeat continues it by.
+
+    Gives back the answer as it stands, and whether it is complete.
+    """
+    earlier = idempotency.claim(connection, call)
+    if earlier is not None:
+        return earlier.body["events"][0], earlier.is_done
+    kept = events.insert(connection, event, ttl, key_id, received=0, only=None)
+    connection.execute(BEGIN_EVERYONE, {"event_id": kept.id})
+    begun = Published(kept.id, 0, 0).as_json()
+    idempotency.keep(connection, call, {"events": [begun]}, is_done=False)
+    return begun, False
+
+
+def to_everyone(call: Call, event: Event, ttl: timedelta, key_id: int | None = None) -> tuple[dict[str, int], bool]:
+    """Publishes to all who are users now: the event first, then a thousand users a transaction.
+
+    Gives back the answer, and whether it is that of an earlier time. A call that was killed is completed by repeating
+    it, and nobody gets the event twice.
+    """
+    answer, is_done = db.write(begin_everyone, call, event, ttl, key_id)
+    if is_done:
+        return answer, True
+    while db.write(continue_everyone, call, answer["event_id"]):
+        pass
+    finished: dict[str, int] = db.read(idempotency.find, call).body["events"][0]
+    return finished, False
+
+
+# The event first and then the users, as everywhere. Two who continue the same event take turns at its row.
+LOCK_FAN_OUT = text("""
+    SELECT id, type, group_key, expires_at, fanned_out_to, fan_out_until FROM events
+    WHERE id = :event_id AND retracted_at IS NULL FOR NO KEY UPDATE
+""")
+LOCK_NEXT_USERS = text("""
+    SELECT id FROM users WHERE id > :after AND id <= :until ORDER BY id LIMIT :chunk FOR NO KEY UPDATE
+""")
+MOVE_FAN_OUT = text("UPDATE events SET fanned_out_to = :to, received = received + :created WHERE id = :event_id")
+
+
+def continue_everyone(connection: Connection, call: Call, event_id: int) -> bool:
+    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. False: it is complete.
+
+    A retracted event is complete where it stands. Indexes: events_pkey, users_pkey.
+    """
+    row = connection.execute(LOCK_FAN_OUT, {"event_id": event_id}).one_or_none()
+    claimed = idempotency.find(connection, call)
+    answer = claimed.body["events"][0]
+    user_ids: list[int] = []
+    if row is not None:
+        bounds = {"after": row.fanned_out_to, "until": row.fan_out_until, "chunk": CHUNK}
+        user_ids = list(connection.execute(LOCK_NEXT_USERS, bounds).scalars())
+    if row is None or not user_ids:
+        idempotency.keep(connection, call, {"events": [answer]})
+        return False
+    created = deliver(connection, events.Kept(row.id, row.expires_at), row, user_ids)
+    connection.execute(MOVE_FAN_OUT, {"event_id": event_id, "to": user_ids[-1], "created": created})
+    so_far = Published(event_id, answer["recipients"] + len(user_ids), answer["created"] + created)
+    idempotency.keep(connection, call, {"events": [so_far.as_json()]}, is_done=False)
+    return True

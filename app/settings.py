@@ -8,12 +8,15 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import click
 import flask
 import limits
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -90,6 +93,23 @@ def _checked_database_url(value: str) -> str:
     return "postgresql+psycopg://" + value.split("://", 1)[1]
 
 
+def _algorithm_for(jwt_key: str) -> str:
+    """The one algorithm whose signatures this key can check."""
+    if "-----BEGIN" not in jwt_key and not jwt_key.startswith(("ssh-", "ecdsa-")):
+        return "HS256"
+    try:
+        key = load_pem_public_key(jwt_key.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("JWT_KEY: must be a shared secret, or a public key in PEM (BEGIN PUBLIC KEY)") from None
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048:
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
+        return "ES256"
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    raise ValueError("JWT_KEY: must be a key for RS256 (of 2,048 bits or more), ES256 (P-256) or EdDSA (Ed25519)")
+
+
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
 
@@ -134,6 +154,17 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)
     ] = Field([], description="Origins of the host pages that carry the bell from another host name, with commas.")
+    jwt_key: str | None = Field(
+        None,
+        min_length=32,
+        description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
+        " or a public key in PEM. Unset: tokens are refused.",
+    )
+    jwt_algorithms: Annotated[list[Literal["HS256", "RS256", "ES256", "EdDSA"]], NoDecode, BeforeValidator(_split)] = (
+        Field(["HS256"], description="The algorithms that a token may be signed with, fitting `JWT_KEY`, with commas.")
+    )
+    jwt_audience: str | None = Field(None, description="What a token's `aud` must be. Unset: a token must have none.")
+    jwt_issuer: str | None = Field(None, description="What a token's `iss` must be. Unset: it is not looked at.")
     session_hours: float = Field(
         12, gt=0, le=24 * 365, description="Hours from sign-in until a session ends; polling never extends it."
     )
@@ -161,6 +192,13 @@ class Settings(BaseSettings):
         # Each worker allows its part of the limit. A part of none would refuse everybody, and one poll would exceed it.
         if any(rate.amount < self.web_concurrency for rate in limits.parse_many(self.poll_limit)):
             raise ValueError(f"POLL_LIMIT: must be at least WEB_CONCURRENCY, which is {self.web_concurrency}")
+        return self
+
+    @model_validator(mode="after")
+    def _require_the_algorithm_that_fits_the_key(self) -> "Settings":
+        # One key must never serve two ways: whoever knows a public key could sign with it as if it were a secret.
+        if self.jwt_key and self.jwt_algorithms != [fitting := _algorithm_for(self.jwt_key)]:
+            raise ValueError(f"JWT_ALGORITHMS: must be {fitting}, which is what JWT_KEY is made for")
         return self
 
     @property

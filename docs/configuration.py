@@ -32,7 +32,9 @@ ENDING = """
 | each other route | {calls} per user; per address for who is not signed in | in each worker's memory, its part of the limit |
 | sign-in | {account} per account | in PostgreSQL, over all workers |
 | sign-in | {address} per address (IPv6: per /64) | in PostgreSQL, over all workers |
-| a request's body | 64 KiB | |
+| a sender's calls | {key} per key | in PostgreSQL, over all workers |
+| a sender's calls, with whatever key | {senders} per address | in each worker's memory, its part of the limit |
+| a request's body | 64 KiB; an event's 512 KiB, a batch's 4 MiB | |
 
 Over a limit the answer is 429 with `Retry-After`.
 """
@@ -46,13 +48,18 @@ def page() -> str:
         for name, field in Settings.model_fields.items()
     ]
     ending = ENDING.format(
-        calls=limits.CALLS, account=_rate(limits.SIGN_INS_PER_ACCOUNT), address=_rate(limits.SIGN_INS_PER_ADDRESS)
+        calls=limits.CALLS,
+        account=_rate(limits.SIGN_INS_PER_ACCOUNT),
+        address=_rate(limits.SIGN_INS_PER_ADDRESS),
+        key=_rate(limits.CALLS_PER_KEY),
+        senders=limits.SENDERS_CALLS,
     )
     return BEGINNING + "\n".join(rows) + "\n" + ending
 
 
 def _rate(rate: Any) -> str:
-    return f"{rate.amount} per {rate.multiples} {rate.GRANULARITY.name}s"
+    span = f"{rate.multiples} {rate.GRANULARITY.name}s" if rate.multiples > 1 else rate.GRANULARITY.name
+    return f"{rate.amount} per {span}"
 
 
 def _type(annotation: Any) -> str:
@@ -67,7 +74,9 @@ def _type(annotation: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    return "none" if value is None or value == [] else f"`{value}`"
+    if isinstance(value, list):
+        value = ",".join(value) or None
+    return "none" if value is None else f"`{value}`"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import sqlalchemy
 from flask.testing import FlaskClient
 
 from app import create_app, db, publishing
+from app.events import Event
 from app.models import metadata
-from app.publishing import Event, Published
+from app.publishing import Order, Published
 from app.validation import check
 from tests import postgres
 from tests.cast import Browser, Person
@@ -102,7 +103,8 @@ def publish(app: flask.Flask) -> Callable[..., Published]:
 
     def publish(*recipients: str, ttl: timedelta = timedelta(days=30), **fields: Any) -> Published:
         event = check(Event, {"type": "comment", "title": "A comment", **fields})
-        return db.write(publishing.publish, event, recipients, ttl)
+        [published] = db.write(publishing.publish, [Order(event, recipients)], ttl)
+        return published
 
     return publish
 

@@ -20,6 +20,8 @@ API: dict[str, Any] = {
     "POST /notifications/archive": {"ids": [1]},
     "POST /notifications/seen": {"through": 1},
     "POST /notifications/undo": {"undo": 2},
+    "GET /preferences": None,
+    "PUT /preferences/<type>": {"muted": False},
 }
 # The same for pages: the form that they take.
 PAGES: dict[str, Any] = {
@@ -34,16 +36,18 @@ OPEN: dict[str, Any] = {
     "GET /tickets/<ticket>": None,
     "POST /tickets/<ticket>": {},
     "GET /static/<path:filename>": None,
+    "GET /openapi.json": None,
 }
 
-EXAMPLES = {"<int:id>": "1", "<ticket>": "unknown", "<path:filename>": "js/poller.js"}
+EXAMPLES = {"<int:id>": "1", "<ticket>": "unknown", "<type>": "comment", "<path:filename>": "js/poller.js"}
 
 
 def of(app: flask.Flask) -> set[str]:
-    """The routes that the app really has."""
+    """The routes that the app really has, but for the senders', which tests/test_credentials.py holds."""
     return {
         f"{method} {rule.rule}"
         for rule in app.url_map.iter_rules()
+        if not rule.rule.startswith("/api/v1/")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
 

@@ -16,8 +16,9 @@ from alembic.script import ScriptDirectory
 
 from app import auth, create_app, db, marking, people, publishing
 from app.errors import Problem
+from app.events import Event
 from app.models import metadata
-from app.publishing import Event
+from app.publishing import Order
 from app.validation import check
 from tests import postgres
 
@@ -132,8 +133,8 @@ def populated(migrated: str) -> Iterator[str]:
 def use(app: flask.Flask) -> None:
     event = check(Event, {"type": "comment", "title": "A comment", "group_key": "thread"})
     for ordinal in range(3):
-        key, digest = publishing.line_key(b"a line", ordinal)
-        db.write(publishing.publish_once, key, digest, event, ["alice", "mallory"], timedelta(days=30))
+        call = publishing.line_call(b"a line", ordinal)
+        db.write(publishing.publish_once, call, [Order(event, ["alice", "mallory"])], timedelta(days=30))
     db.write(people.make_ticket, "alice", 600)
     with db.engine().connect() as connection:
         alice = connection.execute(sqlalchemy.text("SELECT id FROM users WHERE subject = 'alice'")).scalar_one()

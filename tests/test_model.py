@@ -21,8 +21,9 @@ from werkzeug.test import TestResponse
 
 from app import create_app, db, inbox, people, publishing, retention
 from app.auth import SignedIn
+from app.events import Event
 from app.people import Reader
-from app.publishing import Event
+from app.publishing import Order
 from app.validation import check
 from tests import postgres, rows
 from tests.cast import Browser, Person
@@ -197,7 +198,7 @@ class Inboxes(RuleBasedStateMachine):
         fields = {"type": type_of(title), "title": title, "group_key": group, "expires_in": life}
         event = check(Event, fields)
 
-        published = db.write(publishing.publish, event, recipients, timedelta(minutes=LIFE_MINUTES))
+        [published] = db.write(publishing.publish, [Order(event, recipients)], timedelta(minutes=LIFE_MINUTES))
 
         assert published.recipients == published.created == len(set(recipients))
         for subject in set(recipients) & set(self.people):

@@ -9,7 +9,9 @@ import sqlalchemy.exc
 
 from app import db, publishing
 from app.errors import Problem
-from app.publishing import CHUNK, Event, Published
+from app.events import Event
+from app.idempotency import Call
+from app.publishing import CHUNK, Order, Published
 from app.validation import check
 from tests import postgres, rows
 from tests.cast import Person
@@ -273,7 +275,7 @@ def test_a_failure_after_publishing_takes_all_of_it_back(alice: Person) -> None:
     event = check(Event, {"type": "comment", "title": "x"})
 
     def publish_and_fail(connection: sqlalchemy.Connection) -> None:
-        publishing.publish_once(connection, "key", b"digest", event, ["alice", "newcomer"], MONTH)
+        publishing.publish_once(connection, Call(0, "key", b"digest"), [Order(event, ["alice", "newcomer"])], MONTH)
         raise ValueError("afterwards")
 
     with pytest.raises(ValueError, match="afterwards"):

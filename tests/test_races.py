@@ -17,7 +17,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from app import create_app, db, marking, people, publishing, retention
-from app.publishing import Event
+from app.events import Event
+from app.publishing import Order
 from app.validation import check
 from tests import postgres
 from tests.cast import Browser, Person
@@ -168,7 +169,7 @@ class Crowd:
             "group_key": dice.choice([None, "thread", "build"]),
             "expires_in": dice.choice([None, None, 1, 2]),
         }
-        done = db.write(publishing.publish, check(Event, fields), recipients, MONTH)
+        [done] = db.write(publishing.publish, [Order(check(Event, fields), recipients)], MONTH)
         self.log.published.append((done.event_id, recipients))
 
     def poll(self, dice: random.Random, ordinal: int) -> None:
@@ -419,7 +420,8 @@ def open_transaction() -> Iterator[Connection]:
 
 def publish(connection: Connection, *recipients: str, **fields: Any) -> publishing.Published:
     event = check(Event, {"type": "comment", "title": "A comment", **fields})
-    return publishing.publish(connection, event, recipients, MONTH)
+    [published] = publishing.publish(connection, [Order(event, recipients)], MONTH)
+    return published
 
 
 def test_a_mark_that_waits_for_a_publish_spares_what_it_published(alice: Person, waiter: Waiter) -> None:

@@ -25,6 +25,8 @@ from tests.cast import Browser, Person
 from tests.conftest import empty
 from tests.service import wait_until
 
+MANY = "1000000 per minute"  # polls: what is tried here is not the limits
+
 SECONDS = 60 if os.environ.get("BELFRY_TEST_DEEP") == "1" else 5
 AT_LEAST = 3  # things that each of them does, however slow the machine is
 MONTH = timedelta(days=30)
@@ -59,7 +61,9 @@ AUDIT = """
 @pytest.fixture(scope="module")
 def _crowded_app() -> Iterator[flask.Flask]:
     with postgres.database() as url:
-        app = create_app(database_url=url, secret_key=postgres.SECRET_KEY, web_concurrency=1, threads=20)
+        app = create_app(
+            database_url=url, secret_key=postgres.SECRET_KEY, web_concurrency=1, threads=20, poll_limit=MANY
+        )
         app.test_client_class = Browser
         for limiter in app.extensions["limiter"]:  # what is tried here is not the limits
             limiter.enabled = False
@@ -85,7 +89,9 @@ def audited_app() -> Iterator[flask.Flask]:
     with postgres.database() as url:
         with postgres.connect(url) as connection:
             connection.execute(AUDIT)
-        app = create_app(database_url=url, secret_key=postgres.SECRET_KEY, web_concurrency=1, threads=20)
+        app = create_app(
+            database_url=url, secret_key=postgres.SECRET_KEY, web_concurrency=1, threads=20, poll_limit=MANY
+        )
         app.test_client_class = Browser
         for limiter in app.extensions["limiter"]:
             limiter.enabled = False

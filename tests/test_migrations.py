@@ -14,7 +14,7 @@ import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from app import auth, create_app, db, marking, people, publishing
+from app import auth, create_app, db, keys, marking, people, preferences, publishing
 from app.errors import Problem
 from app.events import Event
 from app.models import metadata
@@ -141,6 +141,8 @@ def use(app: flask.Flask) -> None:
     reader = db.read(people.start_session, alice, 12)
     assert reader is not None
     db.write(marking.mark_through, reader, "read", 3)
+    db.write(preferences.mute, reader, "comment", muted=True)
+    db.write(keys.make, "a sender", ["publish"])
     db.write(people.end_session, reader)
     with app.test_request_context("/login"), pytest.raises(Problem):
         auth.sign_in("alice", "no such password", 12)

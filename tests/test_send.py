@@ -72,7 +72,7 @@ def test_an_event_by_arguments_reaches_everybody_named(app: flask.Flask, alice: 
 def test_an_event_by_arguments_says_what_came_of_it_as_json(app: flask.Flask, alice: Person) -> None:
     said = run_json(app, "send", "alice", "bob", "--type", "comment", "--title", "x")
 
-    assert said == {"event_id": rows.one("SELECT id FROM events"), "recipients": 2, "created": 2}
+    assert said == {"event_id": rows.one("SELECT id FROM events"), "recipients": 2, "created": 2, "muted": 0}
 
 
 def test_the_same_arguments_twice_are_two_events(app: flask.Flask, alice: Person) -> None:

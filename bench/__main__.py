@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import load, servers
+from bench import fan_out, load, servers
 from bench.contestants import ROWS, Contestant, Row
 from bench.load import Result
 
@@ -37,7 +37,7 @@ def main() -> None:
         rounds = [
             {row: _measure(row, prepared[row.contestant], options) for row in ROWS} for _ in range(options.rounds)
         ]
-    print(f"\n{machine}\n\n{_table(rounds)}")
+        print(f"\n{machine}\n\n{_table(rounds)}\n\n{fan_out.table(server)}")
     if any(result.failed for measured in rounds for result in measured.values()):
         sys.exit("bench: some polls failed, so these figures do not count")
 

@@ -1,7 +1,5 @@
 """Who is calling: the session behind the signed cookie. What it claims is checked by every statement that uses it."""
 
-from typing import Any
-
 import flask
 from flask_login import LoginManager, current_user, login_user, logout_user
 
@@ -42,7 +40,6 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
     # HttpOnly and Secure.
     manager.session_protection = None
     manager.user_loader(load)
-    manager.unauthorized_handler(refuse)
 
 
 def cookie_name(settings: Settings) -> str:
@@ -59,10 +56,6 @@ def load(claims: str) -> SignedIn | None:
         return SignedIn(Reader(int(user_id), int(session_epoch), session_id, int(session_until)))
     except ValueError:
         return None
-
-
-def refuse() -> Any:
-    raise signed_out()
 
 
 def reader() -> Reader:
@@ -96,11 +89,16 @@ def _can_be_a_name(typed: str) -> bool:
 
 
 def start_session(user_id: int, hours: float) -> None:
-    """Begins a new session; of an earlier one in this browser nothing is carried over, and it ends."""
-    end_session()
+    """Begins a new session of the user; 401 where the user is gone or disabled."""
     reader = db.read(people.start_session, user_id, hours)
     if reader is None:
         raise signed_out()
+    begin_session(reader)
+
+
+def begin_session(reader: Reader) -> None:
+    """Makes the session this browser's; of an earlier one nothing is carried over, and it ends."""
+    end_session()
     login_user(SignedIn(reader))
     flask.session.permanent = True
     # A digest of address and browser that only the switched-off fingerprint reads: bytes that every poll would carry.

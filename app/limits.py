@@ -70,16 +70,16 @@ class PollLimits(NamedTuple):
     rates: list[limits.RateLimitItem]
 
 
-def count_poll(user_id: int) -> None:
-    """Counts one poll of a reader; raises 429 where there were too many.
+def count_poll(whose: str) -> None:
+    """Counts one poll of a session or a user; raises 429 where there were too many.
 
     Polls of nobody are not counted: they are answered 401 at once, and an address may stand for a whole company.
     """
     polls: PollLimits = flask.current_app.extensions["polls"]
-    limiter, user = polls.extension.limiter, f"user/{user_id}"
+    limiter = polls.extension.limiter
     for rate in polls.rates:
-        if not limiter.hit(rate, user, POLLS):
-            raise too_many(limiter.get_window_stats(rate, user, POLLS).reset_time - time.time())
+        if not limiter.hit(rate, whose, POLLS):
+            raise too_many(limiter.get_window_stats(rate, whose, POLLS).reset_time - time.time())
 
 
 def share(rates: str, workers: int) -> str:
@@ -154,7 +154,7 @@ class PostgresStorage(Storage):
         def count(connection: Connection) -> int:
             return int(connection.execute(COUNT, {"key": key, "expiry": expiry, "amount": amount}).scalar_one())
 
-        return db.read(count)
+        return db.at_once(count)
 
     def get(self, key: str) -> int:
         return int(db.read(lambda connection: connection.execute(GET, {"key": key}).scalar()) or 0)
@@ -167,7 +167,7 @@ class PostgresStorage(Storage):
         return bool(db.read(lambda connection: connection.execute(text("SELECT true")).scalar()))
 
     def reset(self) -> int:
-        return db.read(lambda connection: connection.execute(RESET).rowcount)
+        return db.at_once(lambda connection: connection.execute(RESET).rowcount)
 
     def clear(self, key: str) -> None:
-        db.read(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)
+        db.at_once(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)

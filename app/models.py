@@ -86,7 +86,7 @@ events = Table(
     _created_at(),
     Column("expires_at", Moment, nullable=False),
     CheckConstraint("priority IN ('low', 'normal', 'high')", name="priority"),
-    Index(None, "expires_at"),  # retention.delete_events
+    Index(None, "expires_at"),  # retention.DELETE
 )
 
 # Marking read changes a partial index, so it cannot be a HOT update; marking seen is one on 100 % with this fillfactor.
@@ -104,7 +104,7 @@ notifications = Table(
     Column("archived_at", Moment),
     Column("expires_at", Moment, nullable=False),
     PrimaryKeyConstraint("user_id", "id"),  # inbox.list_notifications, inbox.find_notification
-    # inbox.unread_snapshot, inbox.count
+    # inbox.unread_snapshot, unread.count
     Index("notifications_unread", "user_id", text("id DESC"), postgresql_where=text(OPEN)),
     # inbox.list_notifications of what is archived
     Index("notifications_archived", "user_id", text("id DESC"), postgresql_where=text("archived_at IS NOT NULL")),
@@ -116,8 +116,8 @@ notifications = Table(
         unique=True,
         postgresql_where=text(f"{OPEN} AND group_key IS NOT NULL"),
     ),
-    Index(None, "expires_at"),  # retention.delete_notifications
-    Index(None, "event_id"),  # retention.delete_events asks whether anybody has the event still
+    Index(None, "expires_at"),  # retention.DELETE
+    Index(None, "event_id"),  # retention.DELETE asks whether anybody has the event still
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -136,8 +136,8 @@ undos = Table(
     Column("ids", ARRAY(BigInteger), nullable=False),
     Column("was", ARRAY(Moment), nullable=False),
     Column("at", Moment, nullable=False),
-    PrimaryKeyConstraint("user_id", "version"),  # inbox.undo
-    Index(None, "at"),  # retention.delete_undos
+    PrimaryKeyConstraint("user_id", "version"),  # marking.undo
+    Index(None, "at"),  # retention.DELETE
 )
 
 # Sessions that signed out before their time; a replayed cookie finds itself here.
@@ -146,7 +146,7 @@ ended_sessions = Table(
     metadata,
     Column("session_id", Text, primary_key=True),  # people.MAY_READ
     Column("until", Moment, nullable=False),
-    Index(None, "until"),  # retention.delete_ended_sessions
+    Index(None, "until"),  # retention.DELETE
 )
 
 # One-use sign-in links; only the digest of what stands in the link is kept.
@@ -158,7 +158,7 @@ tickets = Table(
     Column("return_to", Text),
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
-    Index(None, "expires_at"),  # retention.delete_tickets
+    Index(None, "expires_at"),  # retention.DELETE
 )
 
 # What a sender's retried call is answered with again; written in the transaction that publishes.
@@ -173,7 +173,7 @@ idempotency_keys = Table(
     Column("body", JSONB, nullable=False),
     _created_at(),
     PrimaryKeyConstraint("api_key_id", "key"),  # idempotency.claim
-    Index(None, "created_at"),  # retention.delete_idempotency_keys
+    Index(None, "created_at"),  # retention.DELETE
 )
 
 # Counters shared by all workers. Unlogged: a crash of the server empties it, and every count begins anew.
@@ -183,7 +183,7 @@ rate_limits = Table(
     Column("key", Text, primary_key=True),  # limits.PostgresStorage
     Column("count", Integer, nullable=False),
     Column("expires_at", Moment, nullable=False),
-    Index(None, "expires_at"),  # retention.delete_counters
+    Index(None, "expires_at"),  # retention.DELETE
     prefixes=["UNLOGGED"],
     postgresql_with={"fillfactor": 50},
 )

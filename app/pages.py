@@ -105,10 +105,10 @@ def continue_as(ticket: str) -> ResponseReturnValue:
 
 
 def _spend(ticket: str) -> ResponseReturnValue:
-    spent = db.write(people.spend_ticket, ticket)
-    if spent is None:
+    spent, reader = db.write(people.sign_in_by_ticket, ticket, settings.current().session_hours)
+    if spent is None or reader is None:
         raise _no_good()
-    auth.start_session(spent.user_id, settings.current().session_hours)
+    auth.begin_session(reader)
     return flask.redirect(spent.return_to or flask.url_for("pages.inbox"), 303)
 
 

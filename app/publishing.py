@@ -149,13 +149,18 @@ MAKE_USERS = text("""
 
 
 def find_or_make_users(connection: Connection, subjects: Sequence[str]) -> list[int]:
-    """The ids of these subjects, each once, in rising order. Index: users_subject_key."""
+    """The ids of these subjects, each once, in rising order. Index: users_subject_key.
+
+    Raises `LostRace` where one of them was erased meanwhile.
+    """
     wanted = list(set(subjects))
     found = connection.execute(FIND_USERS, {"subjects": wanted}).all()
     if len(found) < len(wanted):
         missing = set(wanted) - {row.subject for row in found}
         connection.execute(MAKE_USERS, {"subjects": sorted(missing)})
         found = connection.execute(FIND_USERS, {"subjects": wanted}).all()
+    if len(found) < len(wanted):
+        raise LostRace("a recipient was erased meanwhile")
     return sorted(row.id for row in found)
 
 

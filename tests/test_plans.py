@@ -248,8 +248,8 @@ def test_a_poll_after_marking_ten_thousand_costs_no_more_than_any(way: str) -> N
 
 @WAYS
 def test_a_batch_of_the_clean_up_finds_its_rows_by_their_expiry(way: str) -> None:
-    plan = explain(retention.DELETE_NOTIFICATIONS, way, batch=1_000)
-    events = explain(retention.DELETE_EVENTS, way, batch=1_000)
+    plan = explain(retention.DELETE["notifications"], way, batch=1_000)
+    events = explain(retention.DELETE["events"], way, batch=1_000)
 
     assert "notifications_expires_at" in plan.indexes
     assert not plan.scans

@@ -36,6 +36,9 @@ backlog = 512
 # A worker's heartbeat must not wait for a busy disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file in it
 
+# Browsers and proxies send some thirty; each costs time before anybody is known.
+limit_request_fields = 50
+
 # Otherwise gunicorn opens a socket for its own control program.
 control_socket_disable = True
 

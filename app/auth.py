@@ -71,11 +71,15 @@ def reader_or_none() -> Reader | None:
 
 
 def sign_in(subject: str, password: str, hours: float) -> None:
-    """Starts a session for who knows the password. 401 for a wrong one, 429 for too many tries."""
-    limits.count_sign_in(subject, flask.request.remote_addr or "")
-    user = db.read(people.find_for_sign_in, subject) if _can_be_a_name(subject) else None
+    """Starts a session for who knows the password. 401 for a wrong one, 429 for too many tries, 503 for too many
+    people at once.
+    """
+    with limits.one_hash():
+        limits.count_sign_in(subject, flask.request.remote_addr or "")
+        user = db.read(people.find_for_sign_in, subject) if _can_be_a_name(subject) else None
+        matches = people.password_matches(user, password)
     # The same words and the same time whether the name or the password is wrong (OWASP ASVS 6.3.8).
-    if not people.password_matches(user, password) or user is None:
+    if not matches or user is None:
         raise Problem(401, "That name and password do not belong together.")
     start_session(user.id, hours)
 
@@ -115,6 +119,9 @@ def end_session() -> None:
 
 
 def caller() -> str:
-    """Whose rate limit a request counts against: the user's, or the address's of who is not signed in."""
+    """Whose rate limit a request counts against: the session's, or the address's of who is not signed in.
+
+    Not the user's, or whoever replays an ended session could use up what its owner is allowed.
+    """
     known = reader_or_none()
-    return f"user/{known.user_id}" if known else f"address/{limits.network(flask.request.remote_addr or '')}"
+    return f"session/{known.session_id}" if known else f"address/{limits.network(flask.request.remote_addr or '')}"

@@ -67,6 +67,7 @@ def _check_subject(subject: str) -> None:
 def _checked_name(name: str | None) -> str | None:
     if name is None:
         return None
+    name.encode()  # bytes that are no UTF-8 are refused, not dropped
     cleaned = sanitize.plain_text(name[: LONGEST_NAME * 10])
     if not 1 <= len(cleaned) <= LONGEST_NAME:
         message = f"must be 1 to {LONGEST_NAME} characters once markup and invisible characters are gone"

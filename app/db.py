@@ -123,6 +123,7 @@ def make_engine(url: str, threads: int) -> Engine:
         pool_recycle=1800,
         pool_use_lifo=True,
         json_deserializer=orjson.loads,
+        hide_parameters=True,  # a logged statement says nothing of whom it was for
         connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "options": SESSION_OPTIONS},
     )
 

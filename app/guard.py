@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import flask
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -154,7 +155,10 @@ def form() -> dict[str, str]:
 
 
 def _whole_body() -> bytes:
-    raw = flask.request.get_data()
+    try:
+        raw = flask.request.get_data()
+    except (OSError, ParseException):  # of gunicorn's: what calls itself chunks, and is none
+        raise Problem(400, "The body ends before its end, or is not in chunks as it says.") from None
     if len(raw) > BODY_BYTES:
         raise RequestEntityTooLarge
     return raw

@@ -29,7 +29,8 @@ ENDING = """
 | what | limit | counted |
 | --- | --- | --- |
 | polls | `POLL_LIMIT` per user | in each worker's memory, its part of the limit |
-| each other route | {calls} per user; per address for who is not signed in | in each worker's memory, its part of the limit |
+| each other route | {calls} per session; per address for who is not signed in | in each worker's memory, its part of the limit |
+| marking many at once | {bulk} per session, over all four verbs | in each worker's memory, its part of the limit |
 | sign-in | {account} per account | in PostgreSQL, over all workers |
 | sign-in | {address} per address (IPv6: per /64) | in PostgreSQL, over all workers |
 | a request's body | 64 KiB | |
@@ -46,7 +47,10 @@ def page() -> str:
         for name, field in Settings.model_fields.items()
     ]
     ending = ENDING.format(
-        calls=limits.CALLS, account=_rate(limits.SIGN_INS_PER_ACCOUNT), address=_rate(limits.SIGN_INS_PER_ADDRESS)
+        calls=limits.CALLS,
+        bulk=limits.BULK,
+        account=_rate(limits.SIGN_INS_PER_ACCOUNT),
+        address=_rate(limits.SIGN_INS_PER_ADDRESS),
     )
     return BEGINNING + "\n".join(rows) + "\n" + ending
 

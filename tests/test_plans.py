@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, TextualSelect, text
 
 from app import create_app, db, inbox, marking, people, retention, unread
 from app.people import Reader
@@ -91,8 +91,9 @@ def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _below(child)
 
 
-def explain(statement: TextClause, way: str, **parameters: Any) -> Plan:
+def explain(statement: TextClause | TextualSelect, way: str, **parameters: Any) -> Plan:
     """The plan of the app's own statement on a connection of the app's own, run and then rolled back."""
+    statement = statement.element if isinstance(statement, TextualSelect) else statement
     names = list(statement._bindparams)
     sql = re.sub(r"(?<![:\w]):(\w+)", lambda match: f"${names.index(match[1]) + 1}", statement.text)
     declared = ", ".join(TYPES[name] for name in names)

@@ -36,7 +36,7 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/flask db check
+	$(BIN)/python -m tests.postgres
 	$(BIN)/python -m docs.configuration --check
 	$(BIN)/python -m docs.reference --check
 

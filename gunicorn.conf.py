@@ -1,7 +1,9 @@
 """How gunicorn runs Belfry: each value with its reason. The numbers an operator may turn are settings."""
 
 import os
+import signal
 import sys
+from typing import Any
 
 from app import settings
 
@@ -17,11 +19,12 @@ bind = f"127.0.0.1:{chosen.port}"
 workers = chosen.web_concurrency
 
 # Threads wait for PostgreSQL side by side; each has a connection of its own in the worker's pool (app/db.py).
-# Not preloaded: every worker makes its own engine, so no connection is ever shared across a fork.
+# No engine exists before the fork, so no connection is ever shared. The code itself is loaded here, by the settings:
+# HUP brings no new release, a restart does.
 worker_class = "gthread"
 threads = chosen.threads
 
-# A worker that is silent for this long is killed. No request takes that long: each statement has its own deadline.
+# A worker whose main loop is silent for this long is killed. Requests are bounded by their statements' own deadlines.
 timeout = 30
 # Requests in flight may finish when a worker stops; shorter than the 30 s after which supervisors lose patience.
 graceful_timeout = 20
@@ -33,6 +36,9 @@ backlog = 512
 # A worker's heartbeat must not wait for a busy disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file in it
 
+# Browsers and proxies send some thirty; each costs time before anybody is known.
+limit_request_fields = 50
+
 # Otherwise gunicorn opens a socket for its own control program.
 control_socket_disable = True
 
@@ -42,3 +48,12 @@ forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 
 # No max_requests: recycling workers costs throughput, and nothing here is known to leak.
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leaves Ctrl-C to the arbiter.
+
+    A terminal sends it to every process, and then the arbiter tells its workers to stop: gthread's handler of the
+    second signal waits for a lock that the first one holds, until the worker is killed 20 seconds later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

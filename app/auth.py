@@ -1,7 +1,5 @@
 """Who is calling: the session behind the signed cookie. What it claims is checked by every statement that uses it."""
 
-from typing import Any
-
 import flask
 import jwt
 from flask_login import LoginManager, current_user, login_user, logout_user
@@ -47,7 +45,6 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
     # HttpOnly and Secure.
     manager.session_protection = None
     manager.user_loader(load)
-    manager.unauthorized_handler(refuse)
 
 
 def cookie_name(settings: Settings) -> str:
@@ -64,10 +61,6 @@ def load(claims: str) -> SignedIn | None:
         return SignedIn(Reader(int(user_id), int(session_epoch), session_id, int(session_until)))
     except ValueError:
         return None
-
-
-def refuse() -> Any:
-    raise signed_out()
 
 
 def reader() -> Reader:
@@ -127,11 +120,15 @@ def sender(scope: str) -> Sender:
 
 
 def sign_in(subject: str, password: str, hours: float) -> None:
-    """Starts a session for who knows the password. 401 for a wrong one, 429 for too many tries."""
-    limits.count_sign_in(subject, flask.request.remote_addr or "")
-    user = db.read(people.find_for_sign_in, subject) if _can_be_a_name(subject) else None
+    """Starts a session for who knows the password. 401 for a wrong one, 429 for too many tries, 503 for too many
+    people at once.
+    """
+    with limits.one_hash():
+        limits.count_sign_in(subject, flask.request.remote_addr or "")
+        user = db.read(people.find_for_sign_in, subject) if _can_be_a_name(subject) else None
+        matches = people.password_matches(user, password)
     # The same words and the same time whether the name or the password is wrong (OWASP ASVS 6.3.8).
-    if not people.password_matches(user, password) or user is None:
+    if not matches or user is None:
         raise Problem(401, "That name and password do not belong together.")
     start_session(user.id, hours)
 
@@ -145,11 +142,16 @@ def _can_be_a_name(typed: str) -> bool:
 
 
 def start_session(user_id: int, hours: float) -> None:
-    """Begins a new session; of an earlier one in this browser nothing is carried over, and it ends."""
-    end_session()
+    """Begins a new session of the user; 401 where the user is gone or disabled."""
     reader = db.read(people.start_session, user_id, hours)
     if reader is None:
         raise signed_out()
+    begin_session(reader)
+
+
+def begin_session(reader: Reader) -> None:
+    """Makes the session this browser's; of an earlier one nothing is carried over, and it ends."""
+    end_session()
     login_user(SignedIn(reader))
     flask.session.permanent = True
     # A digest of address and browser that only the switched-off fingerprint reads: bytes that every poll would carry.
@@ -166,9 +168,9 @@ def end_session() -> None:
 
 
 def caller() -> str:
-    """Whose rate limit a request counts against: the user's, or the address's of who is not signed in."""
+    """Whose rate limit a request counts against: the reader's, or the address's of who is not signed in."""
     known = reader_or_none()
-    return f"user/{known.user_id}" if known else address()
+    return known.counted_as if known else address()
 
 
 def address() -> str:

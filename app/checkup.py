@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app.db import LONG_DEADLINE
 from app.settings import Settings
 
 OLDEST_SERVER = 140000
@@ -28,6 +29,7 @@ STATS = text("""
 
 def stats(connection: Connection) -> dict[str, int]:
     """How much of everything there is. Counts every row: seconds on millions of them, so not for monitoring."""
+    connection.execute(LONG_DEADLINE)
     return dict(connection.execute(STATS).one()._mapping)
 
 

@@ -7,9 +7,10 @@ import flask
 import orjson
 from flask.cli import AppGroup
 
-from app import db, limits, people, personal_data, settings
+from app import db, limits, people, personal_data, sanitize, settings
 from app.console import Outcome, says
 from app.errors import FieldError, Problem
+from app.validation import BIGINT_MAX
 from app.validation import subject as checked_subject
 
 SHORTEST_PASSWORD = 8
@@ -33,7 +34,7 @@ def user_add(subject: str, name: str | None, password: str | None, password_stdi
     _check_subject(subject)
     if password_stdin:
         password = _typed_password(stdin=True)
-    is_new = db.write(people.save_user, subject, name, _checked_password(password))
+    is_new = db.write(people.save_user, subject, _checked_name(name), _checked_password(password))
     return {"subject": subject, "created": is_new}, f"{'Created' if is_new else 'Changed'} {subject}."
 
 
@@ -61,6 +62,16 @@ def _check_subject(subject: str) -> None:
         checked_subject(subject)
     except ValueError as error:
         raise Problem(422, "The name is not valid.", [FieldError("subject", str(error))]) from None
+
+
+def _checked_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    name.encode()  # bytes that are no UTF-8 are refused, not dropped
+    try:
+        return sanitize.line(name[: people.LONGEST_NAME * 10], people.LONGEST_NAME)
+    except ValueError as error:
+        raise Problem(422, "The name is not valid.", [FieldError("name", str(error))]) from None
 
 
 def _checked_password(password: str | None) -> str | None:
@@ -91,7 +102,7 @@ def user_link(subject: str, valid: int, return_to: str | None) -> Outcome:
 
 @user.command("list")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--offset", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(0, BIGINT_MAX))
 @says
 def user_list(limit: int, offset: int) -> Outcome:
     """List users by name."""

@@ -51,6 +51,8 @@ def explained(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         raise click.ClickException(f"{_first_line(error)}. Has `flask db upgrade` been run?") from None
     except sqlalchemy.exc.OperationalError as error:
         raise click.ClickException(f"The database does not answer: {_first_line(error)}") from None
+    except sqlalchemy.exc.DBAPIError as error:
+        raise click.ClickException(f"The database refuses: {_first_line(error)}") from None
     except sqlalchemy.exc.TimeoutError as error:  # ours too: a race lost too often, an uncertain commit
         raise click.ClickException(f"The database does not answer: {error}") from None
 

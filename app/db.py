@@ -34,6 +34,10 @@ SESSION_OPTIONS = (
 )
 
 
+# For what reads whole tables, on a connection of `write`: for that transaction only.
+LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
+
+
 class LostRace(sqlalchemy.exc.TimeoutError):
     """Somebody else's change came between two statements: the whole transaction is to be tried again."""
 
@@ -53,11 +57,7 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
 def read(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `question` finds, each of its statements on its own: no BEGIN and COMMIT for a poll to pay."""
 
-    def ask() -> T:
-        with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            return question(connection, *args, **kwargs)
-
-    return _with_tries(ask)
+    return _with_tries(lambda: at_once(question, *args, **kwargs))
 
 
 def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -74,6 +74,12 @@ def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwar
             return result
 
     return _with_tries(change_and_commit)
+
+
+def at_once(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `read`, for a single statement that changes something: committed by itself, and never done twice."""
+    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        return question(connection, *args, **kwargs)
 
 
 def engine() -> Engine:
@@ -117,6 +123,7 @@ def make_engine(url: str, threads: int) -> Engine:
         pool_recycle=1800,
         pool_use_lifo=True,
         json_deserializer=orjson.loads,
+        hide_parameters=True,  # a logged statement says nothing of whom it was for
         connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "options": SESSION_OPTIONS},
     )
 
@@ -133,8 +140,10 @@ def _with_tries(work: Callable[[], T]) -> T:
         try:
             return work()
         except (LostRace, sqlalchemy.exc.DBAPIError) as error:
-            if attempt == TRIES or not _is_worth_another_try(error):
+            if not _is_worth_another_try(error):
                 raise
+            if attempt == TRIES:
+                raise LostRace(f"tried {TRIES} times in vain") from error
         time.sleep(random.uniform(0, 0.02 * attempt))
     raise AssertionError("the last try either returns or raises")
 

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
 
+# Below these every refusal is JSON, whatever the caller says that it accepts.
+API_PATHS = ("/notifications/",)
+
 # Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
 DETAILS = {
     404: "There is nothing here.",
@@ -118,6 +121,9 @@ def request_id() -> str:
 
 
 def _asks_for_a_page() -> bool:
+    # A path and not a blueprint: what no route matches has none.
+    if f"{flask.request.path}/".startswith(API_PATHS):
+        return False
     # Under a Host that is not ours Flask builds no links, and a page is full of them.
     if isinstance(flask.request.routing_exception, SecurityError):
         return False

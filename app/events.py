@@ -17,18 +17,11 @@ LONGEST_LIFE = timedelta(days=365)
 
 
 def _title(value: str) -> str:
-    return _cleaned(value, 200)
+    return sanitize.line(value, 200)
 
 
 def _actor_name(value: str) -> str:
-    return _cleaned(value, 100)
-
-
-def _cleaned(value: str, longest: int) -> str:
-    cleaned = sanitize.plain_text(value)
-    if not 1 <= len(cleaned) <= longest:
-        raise ValueError(f"must be 1 to {longest} characters once markup and invisible characters are gone")
-    return cleaned
+    return sanitize.line(value, 100)
 
 
 def _small(data: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import flask
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -158,7 +159,10 @@ def form() -> dict[str, str]:
 def _whole_body(longest: int = BODY_BYTES) -> bytes:
     # One byte more than is allowed: of a body in chunks Werkzeug hands over that much and drops the rest silently.
     flask.request.max_content_length = longest + 1
-    raw = flask.request.get_data()
+    try:
+        raw = flask.request.get_data()
+    except (OSError, ParseException):  # of gunicorn's: what calls itself chunks, and is none
+        raise Problem(400, "The body ends before its end, or is not in chunks as it says.") from None
     if len(raw) > longest:
         raise RequestEntityTooLarge
     return raw

@@ -122,7 +122,8 @@ class UndoableAnswer(ChangedAnswer):
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
-    limits.count_poll(reader.user_id)
+    # By session first, so that whoever replays an ended one is stopped, and does not use up its owner's polls.
+    limits.count_poll(reader.counted_as)
     limit = _query(PollQuery).limit
     response = flask.Response(mimetype="application/json")
     response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)
@@ -130,10 +131,12 @@ def unread() -> flask.Response:
     if tag is not None:
         response.status_code = 304
         response.headers["ETag"] = tag
-        return response
-    snapshot = db.read(inbox.unread_snapshot, reader, limit)
-    response.headers["ETag"] = snapshot.tag(settings.current().epoch, limit)
-    response.data = _dump(snapshot.as_json())
+    else:
+        snapshot = db.read(inbox.unread_snapshot, reader, limit)
+        response.headers["ETag"] = snapshot.tag(settings.current().epoch, limit)
+        response.data = _dump(snapshot.as_json())
+    if reader.session_id:
+        limits.count_poll(f"user/{reader.user_id}")
     return response
 
 

@@ -8,13 +8,16 @@ workers and restarts.
 import hashlib
 import ipaddress
 import math
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import flask
 import limits
+from flask.typing import RouteCallable
 from flask_limiter import Limiter, RequestLimit
 from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
@@ -26,12 +29,20 @@ from app.errors import Problem
 from app.settings import Settings
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
-CALLS = "300 per minute"  # each other route, per user; per address for who is not signed in
+CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
+BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
+BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
 SENDERS = "publish_api"  # the blueprint that keys call
 SENDERS_CALLS = "2400 per minute"  # its routes in sum, per address, whether the key is good or not
 CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
+
+ONE_HASH = threading.BoundedSemaphore(1)
+HASH_PATIENCE = 0.3  # seconds
+
+# Some proxies write `1.2.3.4:5678` or `[2001:db8::1]:5678` into X-Forwarded-For.
+PORT = re.compile(r"^(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+)$")
 
 
 def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], address: Callable[[], str]) -> None:
@@ -50,6 +61,9 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     senders = extension.shared_limit(share(SENDERS_CALLS, settings.web_concurrency), SENDERS, key_func=address)
     senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
     extension.exempt(app.view_functions[POLLS])
+    bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
+    for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:
+        app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))
     rates = limits.parse_many(share(settings.poll_limit, settings.web_concurrency))
     app.extensions["polls"] = PollLimits(extension, rates)
 
@@ -78,16 +92,16 @@ class PollLimits(NamedTuple):
     rates: list[limits.RateLimitItem]
 
 
-def count_poll(user_id: int) -> None:
-    """Counts one poll of a reader; raises 429 where there were too many.
+def count_poll(whose: str) -> None:
+    """Counts one poll of a session or a user; raises 429 where there were too many.
 
     Polls of nobody are not counted: they are answered 401 at once, and an address may stand for a whole company.
     """
     polls: PollLimits = flask.current_app.extensions["polls"]
-    limiter, user = polls.extension.limiter, f"user/{user_id}"
+    limiter = polls.extension.limiter
     for rate in polls.rates:
-        if not limiter.hit(rate, user, POLLS):
-            raise too_many(limiter.get_window_stats(rate, user, POLLS).reset_time - time.time())
+        if not limiter.hit(rate, whose, POLLS):
+            raise too_many(limiter.get_window_stats(rate, whose, POLLS).reset_time - time.time())
 
 
 def share(rates: str, workers: int) -> str:
@@ -120,14 +134,29 @@ def count_sign_in(account: str, address: str) -> None:
             raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
 
 
-def network(address: str) -> str:
-    """The address itself, or for IPv6 its /64: one household or server holds all of that."""
+@contextmanager
+def one_hash() -> Iterator[None]:
+    """Lets one password be checked at a time in this worker; raises 503 for who would wait for longer than a moment.
+
+    A check takes a tenth of a second of CPU and a lot of memory: a crowd at the door would stop everybody's polls.
+    """
+    if not ONE_HASH.acquire(timeout=HASH_PATIENCE):
+        raise Problem(503, "Too many people are signing in just now. Try again in a moment.", retry_after=1)
     try:
-        parsed = ipaddress.ip_address(address)
+        yield
+    finally:
+        ONE_HASH.release()
+
+
+def network(address: str) -> str:
+    """The address without a port, or for IPv6 its /64: one household or server holds all of that."""
+    bare = PORT.sub(lambda match: match[1] or match[2], address)
+    try:
+        parsed = ipaddress.ip_address(bare)
     except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
+        return "unknown"  # some proxies write words, and a stranger's words must not be a counter each
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
 
 
@@ -177,7 +206,7 @@ class PostgresStorage(Storage):
         def count(connection: Connection) -> int:
             return int(connection.execute(COUNT, {"key": key, "expiry": expiry, "amount": amount}).scalar_one())
 
-        return db.read(count)
+        return db.at_once(count)
 
     def get(self, key: str) -> int:
         return int(db.read(lambda connection: connection.execute(GET, {"key": key}).scalar()) or 0)
@@ -190,7 +219,7 @@ class PostgresStorage(Storage):
         return bool(db.read(lambda connection: connection.execute(text("SELECT true")).scalar()))
 
     def reset(self) -> int:
-        return db.read(lambda connection: connection.execute(RESET).rowcount)
+        return db.at_once(lambda connection: connection.execute(RESET).rowcount)
 
     def clear(self, key: str) -> None:
-        db.read(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)
+        db.at_once(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)

@@ -94,7 +94,7 @@ events = Table(
     # Marked first, so that it is out of sight while its notifications are still being taken away.
     Column("is_retracting", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("priority IN ('low', 'normal', 'high')", name="priority"),
-    Index(None, "expires_at"),  # retention.delete_events
+    Index(None, "expires_at"),  # retention.DELETE
     Index(None, "only_user_id", postgresql_where=text("only_user_id IS NOT NULL")),  # personal_data.erase
     Index("events_retracting", "id", postgresql_where=text("is_retracting")),  # unread.IN_SIGHT: all but empty
 )
@@ -114,7 +114,7 @@ notifications = Table(
     Column("archived_at", Moment),
     Column("expires_at", Moment, nullable=False),
     PrimaryKeyConstraint("user_id", "id"),  # inbox.list_notifications, inbox.find_notification
-    # inbox.unread_snapshot, inbox.count
+    # inbox.unread_snapshot, unread.count
     Index("notifications_unread", "user_id", text("id DESC"), postgresql_where=text(OPEN)),
     # inbox.list_notifications of what is archived
     Index("notifications_archived", "user_id", text("id DESC"), postgresql_where=text("archived_at IS NOT NULL")),
@@ -126,8 +126,8 @@ notifications = Table(
         unique=True,
         postgresql_where=text(f"{OPEN} AND group_key IS NOT NULL"),
     ),
-    Index(None, "expires_at"),  # retention.delete_notifications
-    Index(None, "event_id"),  # retention.delete_events asks whether anybody has the event still
+    Index(None, "expires_at"),  # retention.DELETE
+    Index(None, "event_id"),  # retention.DELETE asks whether anybody has the event still
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -146,8 +146,8 @@ undos = Table(
     Column("ids", ARRAY(BigInteger), nullable=False),
     Column("was", ARRAY(Moment), nullable=False),
     Column("at", Moment, nullable=False),
-    PrimaryKeyConstraint("user_id", "version"),  # inbox.undo
-    Index(None, "at"),  # retention.delete_undos
+    PrimaryKeyConstraint("user_id", "version"),  # marking.undo
+    Index(None, "at"),  # retention.DELETE
 )
 
 # Sessions that signed out before their time; a replayed cookie finds itself here.
@@ -156,7 +156,7 @@ ended_sessions = Table(
     metadata,
     Column("session_id", Text, primary_key=True),  # people.MAY_READ
     Column("until", Moment, nullable=False),
-    Index(None, "until"),  # retention.delete_ended_sessions
+    Index(None, "until"),  # retention.DELETE
 )
 
 # One-use sign-in links; only the digest of what stands in the link is kept.
@@ -168,7 +168,7 @@ tickets = Table(
     Column("return_to", Text),
     Column("expires_at", Moment, nullable=False),
     Column("used_at", Moment),
-    Index(None, "expires_at"),  # retention.delete_tickets
+    Index(None, "expires_at"),  # retention.DELETE
     Index(None, "user_id"),  # personal_data.erase
 )
 
@@ -210,7 +210,7 @@ idempotency_keys = Table(
     Column("body", JSONB, nullable=False),
     _created_at(),
     PrimaryKeyConstraint("api_key_id", "key"),  # idempotency.claim
-    Index(None, "created_at"),  # retention.delete_idempotency_keys
+    Index(None, "created_at"),  # retention.DELETE
 )
 
 # Counters shared by all workers. Unlogged: a crash of the server empties it, and every count begins anew.
@@ -220,7 +220,7 @@ rate_limits = Table(
     Column("key", Text, primary_key=True),  # limits.PostgresStorage
     Column("count", Integer, nullable=False),
     Column("expires_at", Moment, nullable=False),
-    Index(None, "expires_at"),  # retention.delete_counters
+    Index(None, "expires_at"),  # retention.DELETE
     prefixes=["UNLOGGED"],
     postgresql_with={"fillfactor": 50},
 )

@@ -67,7 +67,7 @@ def sign_in() -> ResponseReturnValue:
     try:
         auth.sign_in(subject, fields.get("password", ""), settings.current().session_hours)
     except Problem as problem:
-        if problem.status not in (401, 429):
+        if problem.status not in (401, 429, 503):
             raise
         return _sign_in_page(wanted, subject, problem)
     return flask.redirect(safe_path(wanted), 303)
@@ -98,6 +98,8 @@ def continue_as(ticket: str) -> ResponseReturnValue:
         someone_else=someone_else,
     )
     response = flask.make_response(page)
+    # The address holds the ticket: what this page loads must not carry it into anybody's log.
+    response.headers["Referrer-Policy"] = "strict-origin"
     if found.return_to:
         # A browser holds the redirect after a form to the form's own rule, and this one leads back to the host.
         response.headers["Content-Security-Policy"] = guard.content_security_policy(form_action=found.return_to)
@@ -105,10 +107,10 @@ def continue_as(ticket: str) -> ResponseReturnValue:
 
 
 def _spend(ticket: str) -> ResponseReturnValue:
-    spent = db.write(people.spend_ticket, ticket)
-    if spent is None:
+    spent, reader = db.write(people.sign_in_by_ticket, ticket, settings.current().session_hours)
+    if spent is None or reader is None:
         raise _no_good()
-    auth.start_session(spent.user_id, settings.current().session_hours)
+    auth.begin_session(reader)
     return flask.redirect(spent.return_to or flask.url_for("pages.inbox"), 303)
 
 

@@ -24,6 +24,9 @@ MAY_READ = """users.id = :user_id AND users.is_active AND users.session_epoch = 
     AND NOT EXISTS (SELECT FROM ended_sessions WHERE session_id = :session_id)"""
 
 
+LONGEST_NAME = 200
+
+
 @dataclass(frozen=True)
 class Reader:
     """What a session's signed cookie claims. Believed only together with `MAY_READ`."""
@@ -32,6 +35,13 @@ class Reader:
     session_epoch: int
     session_id: str
     session_until: int  # seconds since 1970, by the database's clock
+
+    @property
+    def counted_as(self) -> str:
+        """Whose rate limits the reader's calls count against: the session's, for whoever replays an ended one must not
+        use up what its owner is allowed; with a host's token, which is no session, the user's.
+        """
+        return f"session/{self.session_id}" if self.session_id else f"user/{self.user_id}"
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -213,6 +223,15 @@ def list_users(connection: Connection, limit: int, offset: int) -> list[dict[str
     return [dict(row._mapping) for row in found]
 
 
+FIND_SOMEBODY = text("SELECT subject FROM users WHERE is_active ORDER BY subject LIMIT 1")
+
+
+def find_somebody(connection: Connection) -> str | None:
+    """Somebody who can sign in, for whoever tries the service out. Index: users_subject_key."""
+    subject: str | None = connection.execute(FIND_SOMEBODY).scalar_one_or_none()
+    return subject
+
+
 MAKE_TICKET = text("""
     INSERT INTO tickets (digest, user_id, return_to, expires_at)
     SELECT :digest, id, :return_to, now() + :valid FROM users WHERE subject = :subject AND is_active
@@ -257,6 +276,12 @@ SPEND_TICKET = text("""
 def spend_ticket(connection: Connection, ticket: str) -> Row[Any] | None:
     """Whose link this was; of many who spend it at once, one gets an answer and the others None."""
     return connection.execute(SPEND_TICKET, {"digest": _digest(ticket)}).one_or_none()
+
+
+def sign_in_by_ticket(connection: Connection, ticket: str, hours: float) -> tuple[Row[Any] | None, Reader | None]:
+    """Spends the link and starts a session, or does neither."""
+    spent = spend_ticket(connection, ticket)
+    return spent, start_session(connection, spent.user_id, hours) if spent else None
 
 
 def checked_return_to(url: str, origins: Collection[str]) -> str:

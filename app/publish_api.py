@@ -7,9 +7,22 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import flask
 import orjson
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from app import auth, db, events, guard, limits, people, personal_data, publishing, retracting, settings, validation
+from app import (
+    auth,
+    db,
+    events,
+    guard,
+    limits,
+    people,
+    personal_data,
+    publishing,
+    retracting,
+    sanitize,
+    settings,
+    validation,
+)
 from app.errors import FieldError, Problem, not_found
 from app.events import AddressedEvent, Event
 from app.idempotency import Call
@@ -41,10 +54,14 @@ class BatchBody(Model):
     events: Annotated[list[AddressedEvent], Field(min_length=1, max_length=1000)]
 
 
+def _name(value: str) -> str:
+    return sanitize.line(value, people.LONGEST_NAME)
+
+
 class UserBody(Model):
     """What to change of a person."""
 
-    display_name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    display_name: Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_name)] | None = None
     is_active: bool = True
 
 

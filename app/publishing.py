@@ -105,7 +105,10 @@ MAKE_USERS = text("""
 
 
 def find_or_make_users(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
-    """The ids of these subjects. Index: users_subject_key."""
+    """The ids of these subjects. Index: users_subject_key.
+
+    Raises `LostRace` where one of them was erased meanwhile.
+    """
     wanted = list(set(subjects))
     found = _find_users(connection, wanted)
     if len(found) < len(wanted):

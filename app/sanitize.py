@@ -74,6 +74,14 @@ def plain_text(raw: str) -> str:
     return " ".join(body(raw).text.split())
 
 
+def line(raw: str, longest: int) -> str:
+    """`plain_text(raw)`; ValueError where nothing visible is left of it, or more than `longest` characters."""
+    cleaned = plain_text(raw)
+    if not 1 <= len(cleaned) <= longest:
+        raise ValueError(f"must be 1 to {longest} characters once markup and invisible characters are gone")
+    return cleaned
+
+
 def body(raw: str) -> Body:
     """`raw` as safe HTML and as plain text, cleaned as in `plain_text`, except that line breaks are kept.
 

@@ -1,5 +1,6 @@
 """`flask serve`, which is `make run`: the database, its tables, something to look at, and gunicorn, until Ctrl-C."""
 
+import shlex
 import signal
 import socket
 import subprocess
@@ -40,9 +41,13 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):  # stopped by another process, or the terminal was closed
         signal.signal(number, lambda *_: gunicorn.terminate())
-    if _wait_until_it_listens(gunicorn, chosen.port):
-        click.echo(explained(_greeting))
-    status = gunicorn.wait()
+    try:
+        if _wait_until_it_listens(gunicorn, chosen.port):
+            click.echo(explained(_greeting))
+        status = gunicorn.wait()
+    finally:
+        gunicorn.terminate()
+        gunicorn.wait()
     if status not in (0, -signal.SIGINT, -signal.SIGTERM):
         raise click.ClickException(f"gunicorn ended with status {status}; its reason is above.")
 
@@ -74,12 +79,14 @@ def _wait_until_it_listens(gunicorn: subprocess.Popen[bytes], port: int) -> bool
 
 
 def _greeting() -> str:
-    subject = db.read(people.list_users, 1, 0)[0]["subject"]
-    ticket = db.write(people.make_ticket, subject, LINK_SECONDS)
     url = settings.current().own_url
-    return f"""
-Belfry is running:   {url}
-Sign in as {subject}:      {url}/tickets/{ticket}   (once, within {LINK_SECONDS // 60} minutes)
-Ring the bell:       .venv/bin/flask send {subject} --type comment --title "Hello from the command line"
-Stop it:             Ctrl-C
-"""
+    lines = [f"Belfry is running:   {url}"]
+    subject = db.read(people.find_somebody)
+    if subject is not None:
+        ticket = db.write(people.make_ticket, subject, LINK_SECONDS)
+        to = shlex.quote(subject)
+        lines += [
+            f"Sign in as {subject}:      {url}/tickets/{ticket}   (once, within {LINK_SECONDS // 60} minutes)",
+            f'Ring the bell:       .venv/bin/flask send {to} --type comment --title "Hello from the command line"',
+        ]
+    return "\n".join(["", *lines, "Stop it:             Ctrl-C", ""])

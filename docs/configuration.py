@@ -29,7 +29,8 @@ ENDING = """
 | what | limit | counted |
 | --- | --- | --- |
 | polls | `POLL_LIMIT` per user | in each worker's memory, its part of the limit |
-| each other route | {calls} per user; per address for who is not signed in | in each worker's memory, its part of the limit |
+| each other route | {calls} per session; per address for who is not signed in | in each worker's memory, its part of the limit |
+| marking many at once | {bulk} per session, over all four verbs | in each worker's memory, its part of the limit |
 | sign-in | {account} per account | in PostgreSQL, over all workers |
 | sign-in | {address} per address (IPv6: per /64) | in PostgreSQL, over all workers |
 | a sender's calls | {key} per key | in PostgreSQL, over all workers |
@@ -53,6 +54,7 @@ def page() -> str:
         address=_rate(limits.SIGN_INS_PER_ADDRESS),
         key=_rate(limits.CALLS_PER_KEY),
         senders=limits.SENDERS_CALLS,
+        bulk=limits.BULK,
     )
     return BEGINNING + "\n".join(rows) + "\n" + ending
 

@@ -1,5 +1,6 @@
 """The fixtures: a real database, the app on it, and the cast: alice the owner, mallory who must see nothing."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from app import create_app, db, publishing
 from app.events import Event
 from app.models import metadata
 from app.publishing import Order, Published
+from app.settings import Settings
 from app.validation import check
 from tests import postgres
 from tests.cast import Browser, Person
@@ -28,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     global _server
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
+    for name in Settings.model_fields:  # what a developer has set must not decide whether tests pass
+        os.environ.pop(name.upper(), None)
+        os.environ.pop(f"{name.upper()}_FILE", None)
     _server = postgres.server()
     _server.__enter__()
 

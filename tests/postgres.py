@@ -67,3 +67,11 @@ def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
 def _administer(statement: str) -> None:
     with connect(os.environ[SERVER]) as connection:
         connection.execute(statement)  # type: ignore[call-overload]
+
+
+if __name__ == "__main__":  # part of `make check`: the models against a database that the migrations have just made
+    with server():
+        try:
+            upgrade(os.environ[TEMPLATE], "check")
+        except subprocess.CalledProcessError as error:
+            sys.exit(error.stderr)

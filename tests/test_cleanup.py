@@ -112,16 +112,14 @@ def test_the_replaced_event_of_a_group_goes_at_its_own_time(app: flask.Flask, al
 @pytest.fixture
 def everything(app: flask.Flask, alice: Person, mallory: Person, publish: Publish) -> dict[str, str]:
     """One row of each kind for each of two people, and the condition that tells the moment when it is over."""
-    for person in (alice, mallory):
+    for person, address in ((alice, "192.0.2.1"), (mallory, "192.0.2.2")):
         db.write(people.make_ticket, person.subject, 600)
         publish(person.subject)
         assert person.post("/notifications/read", {"through": 1}).status_code == 200
         db.write(people.end_session, person.new_session())
         line = f'{{"recipient": "{person.subject}", "type": "a", "title": "x"}}'
         run_json(app, "send", "--file", "-", stdin=line)
-        app.test_client().post(
-            "/login", data={"username": person.subject}, environ_base={"REMOTE_ADDR": person.subject}
-        )
+        app.test_client().post("/login", data={"username": person.subject}, environ_base={"REMOTE_ADDR": address})
     return {
         "notifications": "notifications SET expires_at = now()",
         "events": "events SET expires_at = now()",

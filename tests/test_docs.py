@@ -4,6 +4,7 @@ A `console` block is run line by line, its output compared; an `http` block is s
 anything.
 """
 
+import importlib
 import re
 import subprocess
 from collections.abc import Callable
@@ -92,3 +93,11 @@ def test_every_file_that_the_docs_name_exists() -> None:
             r"`((?:app|docs|static|templates|migrations|tests|clients|examples)/[\w./-]+)`", page.read_text()
         ):
             assert (postgres.ROOT / name).exists(), (page.name, name)
+
+
+def test_every_index_names_a_function_that_there_is() -> None:
+    source = (postgres.ROOT / "app/models.py").read_text()
+    named = re.findall(r"# .*?\b(inbox|marking|unread|people|publishing|idempotency|retention|limits)\.(\w+)", source)
+    assert len(named) >= 15
+    for module, name in named:
+        assert hasattr(importlib.import_module(f"app.{module}"), name), (module, name)

@@ -220,10 +220,8 @@ def test_connections_that_the_server_closed_are_replaced_without_a_word(alice: P
 
 
 def test_a_browser_gets_a_page(
-    alice: Person, broken: Person, cut_off: FlaskClient, another_app: MakeApp, caplog: pytest.LogCaptureFixture
+    alice: Person, broken: Person, cut_off: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limited = Person(another_app(poll_limit="1 per minute"), "alice")
-    limited.poll()
     pages = {
         403: alice.browser.post("/read", headers={**AS_A_BROWSER, "Origin": "https://evil.com"}),
         404: alice.get("/nothing/here", headers=AS_A_BROWSER),
@@ -231,7 +229,6 @@ def test_a_browser_gets_a_page(
         413: alice.browser.post("/read", data={"id": "1" * 70_000}, headers=AS_A_BROWSER),
         415: alice.browser.post("/read", json={}, headers=AS_A_BROWSER),
         422: alice.browser.post("/read", data={"id": "one"}, headers=AS_A_BROWSER),
-        429: limited.get("/notifications/unread", headers=AS_A_BROWSER),
         500: broken.get("/", headers=AS_A_BROWSER),
         503: cut_off.get("/", headers=AS_A_BROWSER),
     }
@@ -274,9 +271,17 @@ def test_the_accept_header_chooses_between_json_and_page(alice: Person, accept: 
     assert (answer.status_code, answer.mimetype) == (404, mimetype)
 
 
-def test_what_a_stranger_wrote_is_text_on_the_page(alice: Person) -> None:
-    page = alice.get("/notifications?<script>alert(1)</script>=1", headers=AS_A_BROWSER)
+@pytest.mark.parametrize("path", ["/notifications", "/notifications/999", "/notifications/nothing/here"])
+def test_the_api_answers_a_browser_as_it_answers_anybody(anonymous: FlaskClient, path: str) -> None:
+    answer = anonymous.get(path, headers=AS_A_BROWSER)
 
-    assert page.status_code == 422
+    assert answer.status_code in (401, 404)
+    assert answer.mimetype == "application/problem+json"
+
+
+def test_what_a_stranger_wrote_is_text_on_the_page(alice: Person) -> None:
+    page = alice.browser.post("/login", data={"username": "<script>alert(1)</script>", "password": "x"})
+
+    assert page.status_code == 401
     assert "&lt;script&gt;" in page.get_data(as_text=True)
     assert "<script>alert" not in page.get_data(as_text=True)

@@ -498,6 +498,8 @@ ON_THE_WIRE = [
     b"POST /notifications/read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1e3\r\n\r\n",
     b"POST /notifications/read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n{}",
     b"POST /notifications/read HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nz\r\n",
     b"GET /notifications/unread HTTP/1.1\r\nHost: evil.com\r\n\r\n",
     b"GET /notifications/unread HTTP/1.1\r\n\r\n",
     b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",

@@ -370,3 +370,12 @@ def test_a_bulk_mark_is_lock_change_and_counts(
     assert "notifications" not in lock
     assert "UPDATE notifications" in change
     assert "UPDATE" not in counts
+
+
+def test_many_bulk_actions_have_one_limit_in_sum(alice: Person) -> None:
+    verbs = ["read", "unread", "archive", "seen"]
+    answers = [alice.post(f"/notifications/{verbs[n % 4]}", {"through": 0}) for n in range(61)]
+
+    assert [answer.status_code for answer in answers] == [200] * 60 + [429]
+    assert "Retry-After" in answers[-1].headers
+    assert alice.poll().status_code == 200

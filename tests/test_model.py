@@ -284,8 +284,8 @@ class Inboxes(RuleBasedStateMachine):
         rows.change("UPDATE clock.hand SET passed = :passed", passed=timedelta(minutes=self.now))
 
     def clean_up(self, batch: int) -> None:
-        for statement in retention.CHORES.values():
-            while db.write(retention.delete_batch, statement, batch):
+        for chore in retention.CHORES:
+            while db.write(retention.delete_batch, chore, batch):
                 pass
         for person in self.people.values():
             person.inbox.forget_expired(self.now)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, TextualSelect, text
 
 from app import create_app, db, inbox, marking, people, retention, unread
 from app.people import Reader
@@ -91,8 +91,9 @@ def _below(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _below(child)
 
 
-def explain(statement: TextClause, way: str, **parameters: Any) -> Plan:
+def explain(statement: TextClause | TextualSelect, way: str, **parameters: Any) -> Plan:
     """The plan of the app's own statement on a connection of the app's own, run and then rolled back."""
+    statement = statement.element if isinstance(statement, TextualSelect) else statement
     names = list(statement._bindparams)
     sql = re.sub(r"(?<![:\w]):(\w+)", lambda match: f"${names.index(match[1]) + 1}", statement.text)
     declared = ", ".join(TYPES[name] for name in names)
@@ -248,8 +249,8 @@ def test_a_poll_after_marking_ten_thousand_costs_no_more_than_any(way: str) -> N
 
 @WAYS
 def test_a_batch_of_the_clean_up_finds_its_rows_by_their_expiry(way: str) -> None:
-    plan = explain(retention.DELETE_NOTIFICATIONS, way, batch=1_000)
-    events = explain(retention.DELETE_EVENTS, way, batch=1_000)
+    plan = explain(retention.DELETE["notifications"], way, batch=1_000)
+    events = explain(retention.DELETE["events"], way, batch=1_000)
 
     assert "notifications_expires_at" in plan.indexes
     assert not plan.scans

@@ -619,3 +619,13 @@ def test_100_polls_a_minute_are_allowed_by_default(alice: Person) -> None:
     statuses = [alice.poll().status_code for _ in range(101)]
 
     assert statuses == [200] * 100 + [429]
+
+
+def test_who_replays_an_ended_session_uses_up_nobodys_polls(alice: Person, another_app: MakeApp) -> None:
+    limited = another_app(poll_limit="3 per minute")
+    thief = Person(limited, "alice")
+    db.write(people.end_all_sessions, "alice")
+    replayed = [thief.poll().status_code for _ in range(5)]
+
+    assert replayed == [401, 401, 401, 429, 429]
+    assert Person(limited, "alice").poll().status_code == 200

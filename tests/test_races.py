@@ -3,6 +3,7 @@
 import os
 import queue
 import random
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -67,7 +68,12 @@ def _crowded_app() -> Iterator[flask.Flask]:
         app.test_client_class = Browser
         for limiter in app.extensions["limiter"]:  # what is tried here is not the limits
             limiter.enabled = False
-        with app.app_context():
+        with app.app_context(), pytest.MonkeyPatch.context() as patch:
+            # Who waits here waits for this test, however slow the machine is.
+            patch.setattr(
+                db, "SESSION_OPTIONS", re.sub(r"(lock|statement)_timeout=\ds", r"\1_timeout=60s", db.SESSION_OPTIONS)
+            )
+            db.engine()
             yield app
             db.engine().dispose()
 
@@ -225,7 +231,7 @@ class Crowd:
     def clean_up(self, dice: random.Random, ordinal: int) -> None:
         with retention.only_one() as alone:
             assert alone
-            retention.clean_up(dice.choice([5, 1000]), lambda chore, rows: None)
+            retention.clean_up(dice.choice([5, 1000]), lambda rows: None)
 
     def look(self, reader: Person) -> tuple[int, datetime]:
         """The version and the time that the database has just now."""

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from tests import postgres
 from tests.postgres import SECRET_KEY as KEY
 from tests.service import answers, free_port, wait_until
@@ -62,8 +64,9 @@ def running(checkout: Path, **settings: str) -> Iterator[Run]:
 
 def processes_of(checkout: Path) -> list[str]:
     """The processes that work in or on this folder."""
-    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if str(checkout) in line]
+    found = psutil.process_iter(["cwd", "cmdline"])
+    described = [f"{process.info['cwd']} {process.info['cmdline']}" for process in found]
+    return [description for description in described if str(checkout) in description]
 
 
 def send(checkout: Path, *arguments: str) -> str:
@@ -108,6 +111,18 @@ def test_commands_work_when_nothing_runs(checkout: Path) -> None:
         run.greeting()
     assert send(checkout, "ada", "--type", "comment", "--title", "Alone").startswith("Published event")
     assert not processes_of(checkout)
+
+
+def test_nobody_to_sign_in_is_no_reason_not_to_serve(checkout: Path) -> None:
+    with running(checkout) as run:
+        run.greeting()
+        for subject in ("ada", "grace"):
+            command = [".venv/bin/flask", "user", "disable", subject]
+            subprocess.run(command, cwd=checkout, env=Run.environment(), check=True, capture_output=True)
+    with running(checkout) as run:
+        assert "/tickets/" not in run.greeting()
+        run.press_ctrl_c()
+        assert not processes_of(checkout)
 
 
 def test_a_taken_port_is_said_in_one_line(checkout: Path) -> None:

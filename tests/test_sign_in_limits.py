@@ -161,6 +161,33 @@ def test_an_ipv6_address_counts_as_its_64(app: flask.Flask, one: str, other: str
     assert attempt(app, "grace", other).status_code == (429 if same else 401)
 
 
+@pytest.mark.parametrize(
+    ("written", "counted"),
+    [
+        ("192.0.2.1:5678", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("[2001:db8::1]:5678", "2001:db8::/64"),
+        ("[2001:db8::1]", "2001:db8::/64"),
+        ("_hidden", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_an_address_is_one_however_a_proxy_writes_it(written: str, counted: str) -> None:
+    assert limits.network(written) == counted
+
+
+def test_a_crowd_at_the_door_is_told_to_come_back_before_it_costs_anything(
+    app: flask.Flask, anonymous: FlaskClient, hashes: list[bytes]
+) -> None:
+    with limits.one_hash():
+        answer = anonymous.post("/login", data={"username": "alice", "password": "x"})
+
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert hashes == []
+    assert rows.column("SELECT key FROM rate_limits") == []
+
+
 def test_without_trusted_proxies_a_forged_header_changes_nothing(app: flask.Flask) -> None:
     attempt(app, "ada")
     fill("address", PER_ADDRESS)

@@ -1,7 +1,9 @@
 """How gunicorn runs Belfry: each value with its reason. The numbers an operator may turn are settings."""
 
 import os
+import signal
 import sys
+from typing import Any
 
 from app import settings
 
@@ -42,3 +44,12 @@ forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 
 # No max_requests: recycling workers costs throughput, and nothing here is known to leak.
+
+
+def post_worker_init(worker: Any) -> None:
+    """Leaves Ctrl-C to the arbiter.
+
+    A terminal sends it to every process, and then the arbiter tells its workers to stop: gthread's handler of the
+    second signal waits for a lock that the first one holds, until the worker is killed 20 seconds later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

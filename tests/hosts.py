@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ class Host:
         self.key = db.write(keys.make, "a host", list(scopes or keys.SCOPES))
         self.prefix = self.key.split("_")[1]
         self.client = app.test_client()
+        # An address of its own, for the calls of each are limited.
+        self.client.environ_base["REMOTE_ADDR"] = f"10.{random.randrange(256)}.{random.randrange(256)}.1"
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """Calls `/api/v1` + path; `body` is anything for JSON, or bytes as they are."""

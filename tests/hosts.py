@@ -1,5 +1,6 @@
 """The hosts' back ends of the tests: they hold API keys and call the sender's API, in this process or over the wire."""
 
+import contextlib
 import http.client
 import json
 import random
@@ -47,12 +48,11 @@ class Host:
 
 
 class WireHost:
-    """The same over the wire, for the real service: one connection, kept open."""
+    """The same over the wire, for the real service."""
 
     def __init__(self, url: str, key: str) -> None:
         self.key = key
         self.address = urlsplit(url).netloc
-        self.connection = http.client.HTTPConnection(self.address, timeout=60)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """What came back; OSError or HTTPException where the service died meanwhile."""
@@ -60,16 +60,10 @@ class WireHost:
         raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         if raw is not None:
             named.setdefault("Content-Type", "application/json")
-        try:
-            self.connection.request(method, f"/api/v1{path}", raw, {"Authorization": f"Bearer {self.key}", **named})
-            response = self.connection.getresponse()
+        with contextlib.closing(http.client.HTTPConnection(self.address, timeout=60)) as connection:
+            connection.request(method, f"/api/v1{path}", raw, {"Authorization": f"Bearer {self.key}", **named})
+            response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
-        except (OSError, http.client.HTTPException):
-            self.connection.close()
-            raise
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 def event(*recipients: str, **fields: Any) -> dict[str, Any]:

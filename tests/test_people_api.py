@@ -76,7 +76,6 @@ def test_two_addresses_that_are_not_utf8_never_become_one_name(service: Service,
         answer = host.call(method, f"/users/{address}{end}", {} if method == "PUT" else None)
         assert answer.status in ({201, 200, 204} if address == "a%" else {404})
     assert query(service.database_url, "SELECT subject FROM users") == [("\ufffd",)]
-    host.close()
 
 
 @pytest.mark.parametrize(

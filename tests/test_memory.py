@@ -12,8 +12,8 @@ from tests.crashes import DEEP, workers
 from tests.hosts import WireHost, event, make_key, query
 from tests.service import Service, running_service
 
-REQUESTS = 1000 if DEEP else 28
-WARM_UP = 140 if DEEP else 56
+REQUESTS = 1000 if DEEP else 14
+WARM_UP = 140 if DEEP else 49
 EVENT_BYTES = 512 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 

@@ -119,8 +119,8 @@ def _operation(
     }
     if description.body is not None:
         content = {"application/json": {"schema": _schema(description.body, schemas, "validation")}}
-        is_required = any(field.is_required() for field in description.body.model_fields.values())
-        operation["requestBody"] = {"required": is_required, "content": content}
+        # Only where there is nothing to say may nothing be sent.
+        operation["requestBody"] = {"required": bool(description.body.model_fields), "content": content}
     return operation
 
 

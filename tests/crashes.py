@@ -15,7 +15,7 @@ from tests.service import Service, wait_until
 from tests.web import Answer
 
 DEEP = bool(os.environ.get("BELFRY_TEST_DEEP"))
-KILLS = 100 if DEEP else 3
+KILLS = 40 if DEEP else 3
 
 
 def workers(service: Service) -> list[int]:

@@ -1,7 +1,9 @@
 """The hosts' back ends of the tests: they hold API keys and call the sender's API, in this process or over the wire."""
 
+import contextlib
 import http.client
 import json
+import random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,8 @@ class Host:
         self.key = db.write(keys.make, "a host", list(scopes or keys.SCOPES))
         self.prefix = self.key.split("_")[1]
         self.client = app.test_client()
+        # An address of its own, for the calls of each are limited.
+        self.client.environ_base["REMOTE_ADDR"] = f"10.{random.randrange(256)}.{random.randrange(256)}.1"
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> TestResponse:
         """Calls `/api/v1` + path; `body` is anything for JSON, or bytes as they are."""
@@ -44,12 +48,11 @@ class Host:
 
 
 class WireHost:
-    """The same over the wire, for the real service: one connection, kept open."""
+    """The same over the wire, for the real service."""
 
     def __init__(self, url: str, key: str) -> None:
         self.key = key
         self.address = urlsplit(url).netloc
-        self.connection = http.client.HTTPConnection(self.address, timeout=60)
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """What came back; OSError or HTTPException where the service died meanwhile."""
@@ -57,16 +60,10 @@ class WireHost:
         raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         if raw is not None:
             named.setdefault("Content-Type", "application/json")
-        try:
-            self.connection.request(method, f"/api/v1{path}", raw, {"Authorization": f"Bearer {self.key}", **named})
-            response = self.connection.getresponse()
+        with contextlib.closing(http.client.HTTPConnection(self.address, timeout=60)) as connection:
+            connection.request(method, f"/api/v1{path}", raw, {"Authorization": f"Bearer {self.key}", **named})
+            response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
-        except (OSError, http.client.HTTPException):
-            self.connection.close()
-            raise
-
-    def close(self) -> None:
-        self.connection.close()
 
 
 def event(*recipients: str, **fields: Any) -> dict[str, Any]:

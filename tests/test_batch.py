@@ -187,7 +187,6 @@ def test_killed_at_any_moment_a_batch_is_whole_or_not_there(service: Service) ->
         answer, crashes = called_through_crashes(
             service, host, 0.8, "POST", "/events/batch", {"events": batch}, **{"Idempotency-Key": f"key-{number}"}
         )
-        host.close()
         cut_off += crashes
 
         assert answer.status == 201, answer.body

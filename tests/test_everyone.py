@@ -243,7 +243,6 @@ def test_killed_at_any_moment_a_repeat_completes_it_and_doubles_nothing(service:
         answer, crashes = called_through_crashes(
             service, host, 0.4, "POST", "/events", body, **{"Idempotency-Key": f"key-{number}"}
         )
-        host.close()
         cut_off += crashes
 
         assert answer.status == 201, answer.body

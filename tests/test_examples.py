@@ -99,22 +99,26 @@ def test_without_its_settings_it_does_not_start(monkeypatch: pytest.MonkeyPatch)
 
 @contextlib.contextmanager
 def terminal(checkout: Path, commands: str, **ports: str) -> Iterator[None]:
-    """A terminal in which these commands run until Ctrl-C."""
+    """A terminal in which these commands run until Ctrl-C, at which they end by themselves."""
     unset = ("DATABASE_URL", "SECRET_KEY", "JWT_KEY", "PYTHONPATH")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", commands],
-        cwd=checkout,
-        env={**environment, **ports},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    output = checkout / f"{'-'.join(ports)}.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", commands],
+            cwd=checkout,
+            env={**environment, **ports},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=60)
+    assert "SIGKILL" not in output.read_text()
 
 
 def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout: Path) -> None:
@@ -130,26 +134,26 @@ def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout
         wait_until(lambda: answers(f"{bell}/login"), "Belfry answers", 60)
         with terminal(checkout, product, FLASK_RUN_PORT=host_port):
             wait_until(lambda: answers(f"{page}/sign-in"), "the product answers", 60)
-            grace, ada = Browser(page), Browser(page)
+            grace, charles = Browser(page), Browser(page)
             grace.submit("/sign-in", name="grace", password="bell")
-            grace.submit("/comments", text="@ada, look at B1.")
-            ada.submit("/sign-in", name="ada", password="bell")
+            grace.submit("/comments", text="@charles, look at B1.")
+            charles.submit("/sign-in", name="charles", password="bell")
 
             # What the bell does: it asks the page for a token, and Belfry for what is unread.
-            assert b"<notification-bell" in ada.open("/").body
-            authorization = f"Bearer {ada.open('/bell-token').json()['token']}"
+            assert b"<notification-bell" in charles.open("/").body
+            authorization = f"Bearer {charles.open('/bell-token').json()['token']}"
             poll = Browser(bell).open("/notifications/unread", Authorization=authorization, Origin=page)
             assert poll.headers["Access-Control-Allow-Origin"] == page
             rung = poll.json()["notifications"][0]
-            assert (rung["title"], rung["body"]) == ("Grace Hopper mentioned you in “Note G”", "@ada, look at B1.")
+            assert (rung["title"], rung["body"]) == ("Grace Hopper mentioned you in “Note G”", "@charles, look at B1.")
             assert rung["url"].startswith(f"{page}/#")
 
             # The other way in: through Belfry's sign-in link and back to the product's page.
-            ticket = ada.open("/inbox")
-            assert b"Continue as <bdi>Ada Lovelace</bdi>" in ticket.body
+            ticket = charles.open("/inbox")
+            assert b"Continue as <bdi>Charles Babbage</bdi>" in ticket.body
             [action] = re.findall(r'action="(/tickets/[^"]+)"', ticket.body.decode())
-            back = ada.submit(bell + action)
-            assert b"@ada, look at B1." in back.body
-            assert ada.open(f"{bell}/notifications/unread").json()["notifications"][0] == rung
-            ada.submit("/sign-out")
-            assert ada.open(f"{bell}/notifications/unread").status == 401
+            back = charles.submit(bell + action)
+            assert b"@charles, look at B1." in back.body
+            assert charles.open(f"{bell}/notifications/unread").json()["notifications"][0] == rung
+            charles.submit("/sign-out")
+            assert charles.open(f"{bell}/notifications/unread").status == 401

@@ -200,7 +200,6 @@ def test_fifty_calls_at_once_and_fifty_in_turn_are_one_event_and_a_hundred_equal
         host = WireHost(service.url, key)
         start.wait()
         call(host)
-        host.close()
 
     threads = [threading.Thread(target=call_with_all_others) for _ in range(50)]
     for thread in threads:
@@ -210,7 +209,6 @@ def test_fifty_calls_at_once_and_fifty_in_turn_are_one_event_and_a_hundred_equal
     host = WireHost(service.url, key)
     for _ in range(50):
         call(host)
-    host.close()
 
     assert len(answers) == 100
     assert len(set(answers)) == 1, set(answers)

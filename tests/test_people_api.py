@@ -1,6 +1,9 @@
 """`/api/v1/users/SUBJECT…` and `/api/v1/tickets`: a host names its people, lets them in, hands out or erases."""
 
+import random
 import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -76,7 +79,6 @@ def test_two_addresses_that_are_not_utf8_never_become_one_name(service: Service,
         answer = host.call(method, f"/users/{address}{end}", {} if method == "PUT" else None)
         assert answer.status in ({201, 200, 204} if address == "a%" else {404})
     assert query(service.database_url, "SELECT subject FROM users") == [("\ufffd",)]
-    host.close()
 
 
 @pytest.mark.parametrize(
@@ -347,3 +349,47 @@ def test_an_address_under_a_prefix_is_in_the_link(app: flask.Flask, alice: Perso
         )
         assert answer.get_json()["url"].startswith("https://app.example/belfry/tickets/")
         assert auth.cookie_name(other.extensions["settings"]) == "__Secure-belfry"
+
+
+def test_erasing_beside_everything_else_goes_right_or_can_be_repeated(service: Service) -> None:
+    """Publishers, a fan-out, a retraction and two erasers on the same few people."""
+    key = make_key(service.database_url)
+    people = [f"person {number}" for number in range(6)]
+    statuses: Counter[tuple[str, int]] = Counter()
+
+    def work(what: str, number: int) -> None:
+        host = WireHost(service.url, key)
+        for turn in range(25):
+            subject = quote(random.choice(people))
+            if what == "erase":
+                answer = host.call("DELETE", f"/users/{subject}")
+            elif what == "publish":
+                answer = host.call("POST", "/events", event(*people, group_key=f"{turn % 3}"))
+            elif what == "batch":
+                batch = [event(*random.sample(people, 3), group_key="b") for _ in range(5)]
+                answer = host.call("POST", "/events/batch", {"events": batch})
+            elif what == "everyone":
+                headers = {"Idempotency-Key": f"{number}-{turn}"}
+                answer = host.call("POST", "/events", event(recipients="everyone"), **headers)
+            else:
+                answer = host.call("POST", "/events", event(*people))
+                statuses["publish", answer.status] += 1
+                if answer.status == 201:
+                    answer = host.call("DELETE", f"/events/{answer.json()['event_id']}")
+            statuses[what, answer.status] += 1
+
+    kinds = ["erase", "erase", "publish", "publish", "batch", "everyone", "retract"]
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        list(pool.map(work, kinds, range(len(kinds))))
+
+    expected = {("erase", 204), ("erase", 404), ("publish", 201), ("batch", 201), ("everyone", 201), ("retract", 200)}
+    # Who lost the race to an eraser three times over is told to come again: nothing of that call was done.
+    assert set(statuses) <= expected | {(kind, 503) for kind in kinds}, statuses
+    assert expected <= set(statuses), statuses
+    assert query(service.database_url, "SELECT count(*) FROM events WHERE is_retracting") == [
+        (statuses["retract", 503],)
+    ]
+    numbers = (
+        "SELECT count(*) FROM notifications JOIN users ON users.id = user_id WHERE notifications.id > inbox_version"
+    )
+    assert query(service.database_url, numbers) == [(0,)]

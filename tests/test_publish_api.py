@@ -1,5 +1,7 @@
 """`POST /api/v1/events` and `GET /api/v1/events/ID`: what a sender says arrives, or each wrong field is named."""
 
+import contextlib
+import http.client
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 
 from tests import inboxes, rows
 from tests.cast import Person
-from tests.hosts import Host, errors_of, event
+from tests.hosts import Host, errors_of, event, make_key
+from tests.service import Service
 
 YEAR = 365 * 24 * 3600
 
@@ -380,3 +383,17 @@ def test_a_call_is_few_statements(host: Host, queries: list[str]) -> None:
 
     # key, limit, users, event, lock, deliver
     assert len(queries) == 6, queries
+
+
+@pytest.mark.parametrize(
+    ("path", "longest"), [("/events", 512 * 1024), ("/events/batch", 4 * 1024 * 1024), ("/tickets", 64 * 1024)]
+)
+def test_a_body_in_chunks_has_the_same_limit(service: Service, path: str, longest: int) -> None:
+    headers = {"Authorization": f"Bearer {make_key(service.database_url)}", "Content-Type": "application/json"}
+    statuses = []
+    for size in (longest, longest + 1):
+        chunks = [b" " * 1024] * (size // 1024) + [b" " * (size % 1024)] * bool(size % 1024)
+        with contextlib.closing(http.client.HTTPConnection(service.url.removeprefix("http://"))) as connection:
+            connection.request("POST", f"/api/v1{path}", iter(chunks), headers, encode_chunked=True)
+            statuses.append(connection.getresponse().status)
+    assert statuses == [400, 413]  # blanks are no JSON, and were read to their end to find that out

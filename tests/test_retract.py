@@ -219,7 +219,6 @@ def test_killed_at_any_moment_a_repeat_completes_it(service: Service) -> None:
         event_id = sent.json()["event_id"]
 
         answer, crashes = called_through_crashes(service, host, 0.4, "DELETE", f"/events/{event_id}")
-        host.close()
         cut_off += crashes
 
         assert answer.status == 200, answer.body

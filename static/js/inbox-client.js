@@ -1,0 +1,208 @@
+/**
+ * What can be asked of the service: one function per endpoint, and one kind of error. Knows nothing of pages.
+ *
+ * Who is asking is settled here as well: by the session's cookie, or by a token of the host's, in which case no
+ * cookie is ever sent. `fetch` below is the one way out; the poller is given it too.
+ */
+
+/** Why a call failed. `status` is 0 where no answer came: no network, or none in time. */
+export class InboxError extends Error {
+  /** @param {number} status @param {{ title?: string, detail?: string, request_id?: string }} [problem] */
+  constructor(status, problem = {}) {
+    super(problem.detail || problem.title || (status ? `The service answered ${status}.` : 'The service did not answer.'));
+    this.name = 'InboxError';
+    this.status = status;
+    this.problem = problem;
+  }
+}
+
+/**
+ * @typedef {object} Counts what every change answers with
+ * @property {number} unread_count
+ * @property {number} unseen_count
+ * @property {number} changed
+ * @property {number} [undo] of a change to many; 0 where nothing changed
+ *
+ * @typedef {{ ids: number[] } | { through: number }} Which these, or all up to a snapshot's version
+ * @typedef {{ notifications: object[], next: string | null }} Page
+ */
+
+const TIMEOUT = 10_000; // milliseconds, for the whole answer
+const MOST_IDS = 200; // in one call
+
+export class InboxClient {
+  #token = /** @type {Promise<string> | null} */ (null);
+  #askForToken;
+  #fetch;
+  #unsent = /** @type {Set<number>} */ (new Set());
+
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.service] where the service lives; unless given, where this file came from
+   * @param {() => string | Promise<string>} [options.token] gives a token, a new one each time it is asked
+   * @param {string | URL} [options.tokenUrl] answers `{"token": "…"}` to whoever is signed in at the host
+   * @param {typeof globalThis.fetch} [options.fetch]
+   */
+  constructor({ service, token, tokenUrl, fetch = (input, init) => globalThis.fetch(input, init) } = {}) {
+    this.service = new URL(service ?? new URL('../../', import.meta.url), globalThis.location?.href);
+    if (!this.service.pathname.endsWith('/')) this.service.pathname += '/';
+    this.#fetch = fetch;
+    this.#askForToken = token ?? (tokenUrl ? () => this.#fetchToken(tokenUrl) : null);
+  }
+
+  /** Whether a token, and not the session's cookie, says who is asking. */
+  get usesToken() { return this.#askForToken !== null; }
+
+  /** What the poller asks for. @returns {string} */
+  get unreadUrl() { return this.url('notifications/unread'); }
+
+  /** Reads that wait for the network. @returns {ReadonlySet<number>} */
+  get unsent() { return this.#unsent; }
+
+  /** @param {string} path below the service, or one that the service named itself @returns {string} */
+  url(path) { return new URL(path, this.service).href; }
+
+  // Reading
+
+  /** One page. @param {{ state?: string, type?: string, limit?: number, before?: number }} [query] @returns {Promise<Page>} */
+  list(query = {}) {
+    const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+    return this.#call(`notifications?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`);
+  }
+
+  /** The page that another one named in `next`. @param {string} next @returns {Promise<Page>} */
+  nextPage(next) { return this.#call(next); }
+
+  /** @param {number} id @returns {Promise<object>} */
+  find(id) { return this.#call(`notifications/${id}`); }
+
+  // One notification. `keepalive` lets the call outlive the page, for a link that is being followed.
+
+  /** @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<Counts>} */
+  markRead(id, how) { return this.#call(`notifications/${id}/read`, {}, how); }
+
+  /** @param {number} id @returns {Promise<Counts>} */
+  markUnread(id) { return this.#call(`notifications/${id}/unread`, {}); }
+
+  /** @param {number} id @returns {Promise<Counts>} */
+  archive(id) { return this.#call(`notifications/${id}/archive`, {}); }
+
+  /** @param {number} id @returns {Promise<Counts>} */
+  unarchive(id) { return this.#call(`notifications/${id}/unarchive`, {}); }
+
+  // Many
+
+  /** @param {Which} which @returns {Promise<Counts>} */
+  markManyRead(which) { return this.#call('notifications/read', which); }
+
+  /** @param {Which} which @returns {Promise<Counts>} */
+  markManyUnread(which) { return this.#call('notifications/unread', which); }
+
+  /** @param {Which} which @returns {Promise<Counts>} */
+  archiveMany(which) { return this.#call('notifications/archive', which); }
+
+  /** @param {Which} which @returns {Promise<Counts>} */
+  markSeen(which) { return this.#call('notifications/seen', which); }
+
+  /** Puts back what a change to many did. @param {number} number its `undo` @returns {Promise<Counts>} */
+  undo(number) { return this.#call('notifications/undo', { undo: number }); }
+
+  // Without a network
+
+  /**
+   * As markRead; where there is no network the id is kept for `sendUnsent()`, and the answer is null.
+   * @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<Counts | null>}
+   */
+  async markReadSoon(id, how) {
+    try {
+      return await this.markRead(id, how);
+    } catch (error) {
+      if (!(error instanceof InboxError) || error.status !== 0) throw error;
+      this.#unsent.add(id);
+      return null;
+    }
+  }
+
+  /** Sends what was kept, once: ids that mean nothing any more are skipped by the service. */
+  async sendUnsent() {
+    const ids = [...this.#unsent].slice(0, MOST_IDS);
+    if (!ids.length) return null;
+    const answer = await this.markManyRead({ ids });
+    ids.forEach((id) => this.#unsent.delete(id));
+    return answer;
+  }
+
+  // Signing out
+
+  /** Ends the session in this browser, or forgets the token. Other sessions of the person go on. */
+  async signOut() {
+    this.#unsent.clear();
+    this.#token = null;
+    if (this.usesToken) return;
+    // The answer leads to a page, which is of no use here and which another origin could not read: `no-cors`.
+    await this.#answer(this.url('logout'), {
+      method: 'POST', body: new URLSearchParams(), credentials: 'include', mode: 'no-cors', keepalive: true,
+    });
+  }
+
+  // The way out
+
+  /**
+   * `fetch` in the reader's name. A 401 is asked again once with a new token, where there are tokens.
+   * @type {typeof globalThis.fetch}
+   */
+  fetch = async (input, init = {}) => {
+    if (!this.#askForToken) return this.#fetch(input, { ...init, credentials: 'include' });
+    const tried = (this.#token ??= this.#newToken());
+    const response = await this.#withToken(await tried, input, init);
+    if (response.status !== 401) return response;
+    // Of several calls that were refused together, the first asks for the new token and all of them use it.
+    if (this.#token === tried) this.#token = this.#newToken();
+    return this.#withToken(await /** @type {Promise<string>} */ (this.#token), input, init);
+  };
+
+  /** @param {string} token @param {RequestInfo | URL} input @param {RequestInit} init */
+  #withToken(token, input, init) {
+    const headers = new Headers(init.headers);
+    headers.set('Authorization', `Bearer ${token}`);
+    return this.#fetch(input, { ...init, headers, credentials: 'omit' });
+  }
+
+  #newToken() {
+    const asked = Promise.resolve().then(/** @type {() => string | Promise<string>} */ (this.#askForToken));
+    asked.catch(() => { if (this.#token === asked) this.#token = null; }); // so that the next call asks again
+    return asked;
+  }
+
+  /** @param {string | URL} address */
+  async #fetchToken(address) {
+    const signal = AbortSignal.timeout(TIMEOUT);
+    const response = await this.#fetch(address, { credentials: 'same-origin', cache: 'no-store', signal });
+    if (!response.ok) throw new InboxError(response.status);
+    return (await response.json()).token;
+  }
+
+  /**
+   * @template T @param {string} path @param {object} [body] makes it a POST
+   * @param {{ keepalive?: boolean }} [how] @returns {Promise<T>}
+   */
+  async #call(path, body, { keepalive = false } = {}) {
+    const headers = new Headers({ Accept: 'application/json' });
+    if (body) headers.set('Content-Type', 'application/json');
+    const response = await this.#answer(this.url(path), {
+      method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), cache: 'no-store', keepalive,
+    }, this.fetch);
+    const content = await response.json().catch(() => ({}));
+    if (!response.ok) throw new InboxError(response.status, content);
+    return content;
+  }
+
+  /** @param {string} address @param {RequestInit} init */
+  async #answer(address, init, fetch = this.#fetch) {
+    try {
+      return await fetch(address, { ...init, signal: AbortSignal.timeout(TIMEOUT) });
+    } catch (error) {
+      throw error instanceof InboxError ? error : new InboxError(0);
+    }
+  }
+}

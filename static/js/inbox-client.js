@@ -1,9 +1,9 @@
 /**
  * What can be asked of the service: one function per endpoint, and one kind of error. Knows nothing of pages.
- *
- * Who is asking is settled here as well: by the session's cookie, or by a token of the host's, in which case no
- * cookie is ever sent. `fetch` below is the one way out; the poller is given it too.
+ * Who is asking is said by the session's cookie, or by a token of the host's.
  */
+
+import { fetchWithToken } from './token.js';
 
 /** Why a call failed. `status` is 0 where no answer came: no network, or none in time. */
 export class InboxError extends Error {
@@ -31,9 +31,6 @@ const TIMEOUT = 10_000; // milliseconds, for the whole answer
 const MOST_IDS = 200; // in one call
 
 export class InboxClient {
-  #token = /** @type {Promise<string> | null} */ (null);
-  #askForToken;
-  #fetch;
   #unsent = /** @type {Set<number>} */ (new Set());
 
   /**
@@ -46,12 +43,11 @@ export class InboxClient {
   constructor({ service, token, tokenUrl, fetch = (input, init) => globalThis.fetch(input, init) } = {}) {
     this.service = new URL(service ?? new URL('../../', import.meta.url), globalThis.location?.href);
     if (!this.service.pathname.endsWith('/')) this.service.pathname += '/';
-    this.#fetch = fetch;
-    this.#askForToken = token ?? (tokenUrl ? () => this.#fetchToken(tokenUrl) : null);
+    /** `fetch` in the reader's name; the poller is given it too. @type {typeof globalThis.fetch} */
+    this.fetch = token || tokenUrl
+      ? fetchWithToken({ token, tokenUrl, fetch })
+      : (input, init) => fetch(input, { credentials: 'include', ...init });
   }
-
-  /** Whether a token, and not the session's cookie, says who is asking. */
-  get usesToken() { return this.#askForToken !== null; }
 
   /** What the poller asks for. @returns {string} */
   get unreadUrl() { return this.url('notifications/unread'); }
@@ -134,53 +130,14 @@ export class InboxClient {
 
   // Signing out
 
-  /** Ends the session in this browser, or forgets the token. Other sessions of the person go on. */
+  /** Ends the session in this browser; the person's other sessions go on. A token has none. */
   async signOut() {
     this.#unsent.clear();
-    this.#token = null;
-    if (this.usesToken) return;
-    // The answer leads to a page, which is of no use here and which another origin could not read: `no-cors`.
-    await this.#answer(this.url('logout'), {
-      method: 'POST', body: new URLSearchParams(), credentials: 'include', mode: 'no-cors', keepalive: true,
-    });
+    // The answer is a page, of no use here, and one that a page of another origin may not read: hence `no-cors`.
+    await this.#answer(this.url('logout'), { method: 'POST', body: new URLSearchParams(), mode: 'no-cors' });
   }
 
   // The way out
-
-  /**
-   * `fetch` in the reader's name. A 401 is asked again once with a new token, where there are tokens.
-   * @type {typeof globalThis.fetch}
-   */
-  fetch = async (input, init = {}) => {
-    if (!this.#askForToken) return this.#fetch(input, { ...init, credentials: 'include' });
-    const tried = (this.#token ??= this.#newToken());
-    const response = await this.#withToken(await tried, input, init);
-    if (response.status !== 401) return response;
-    // Of several calls that were refused together, the first asks for the new token and all of them use it.
-    if (this.#token === tried) this.#token = this.#newToken();
-    return this.#withToken(await /** @type {Promise<string>} */ (this.#token), input, init);
-  };
-
-  /** @param {string} token @param {RequestInfo | URL} input @param {RequestInit} init */
-  #withToken(token, input, init) {
-    const headers = new Headers(init.headers);
-    headers.set('Authorization', `Bearer ${token}`);
-    return this.#fetch(input, { ...init, headers, credentials: 'omit' });
-  }
-
-  #newToken() {
-    const asked = Promise.resolve().then(/** @type {() => string | Promise<string>} */ (this.#askForToken));
-    asked.catch(() => { if (this.#token === asked) this.#token = null; }); // so that the next call asks again
-    return asked;
-  }
-
-  /** @param {string | URL} address */
-  async #fetchToken(address) {
-    const signal = AbortSignal.timeout(TIMEOUT);
-    const response = await this.#fetch(address, { credentials: 'same-origin', cache: 'no-store', signal });
-    if (!response.ok) throw new InboxError(response.status);
-    return (await response.json()).token;
-  }
 
   /**
    * @template T @param {string} path @param {object} [body] makes it a POST
@@ -191,18 +148,18 @@ export class InboxClient {
     if (body) headers.set('Content-Type', 'application/json');
     const response = await this.#answer(this.url(path), {
       method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), cache: 'no-store', keepalive,
-    }, this.fetch);
+    });
     const content = await response.json().catch(() => ({}));
     if (!response.ok) throw new InboxError(response.status, content);
     return content;
   }
 
   /** @param {string} address @param {RequestInit} init */
-  async #answer(address, init, fetch = this.#fetch) {
+  async #answer(address, init) {
     try {
-      return await fetch(address, { ...init, signal: AbortSignal.timeout(TIMEOUT) });
-    } catch (error) {
-      throw error instanceof InboxError ? error : new InboxError(0);
+      return await this.fetch(address, { ...init, signal: AbortSignal.timeout(TIMEOUT) });
+    } catch {
+      throw new InboxError(0);
     }
   }
 }

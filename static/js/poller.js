@@ -4,6 +4,9 @@
  *
  * One poll at a time. The next one is due an interval after the last one STARTED, and its timer is set when
  * the last one has ENDED: a slow server is never asked twice at once, a fast one is asked in an even rhythm.
+ *
+ * Of several pages one can lead and the others follow: a follower has no rhythm of its own and hears the news from
+ * the leader. Which of them leads is settled in one-poller.js.
  */
 
 const SECOND = 1000;
@@ -11,6 +14,9 @@ const SECOND = 1000;
 /** Every number that decides when to ask, in milliseconds unless it says otherwise. */
 export const timing = Object.freeze({
   interval: 30 * SECOND, // until the server names another, in X-Poll-Interval
+  hiddenInterval: 300 * SECOND, // at least, while nobody sees the page
+  freshEnough: 5 * SECOND, // being looked at again asks only if the last poll is older
+  elsewhere: 2 * SECOND, // so long another page has to tell how its change went, before we look for ourselves
   jitter: 0.1, // a part of the interval; pages opened together drift apart
   timeout: 10 * SECOND, // for the whole answer, body included
   longestBackOff: 300 * SECOND,
@@ -41,6 +47,16 @@ export const timing = Object.freeze({
  * @property {() => number} now
  *
  * @typedef {'fresh' | 'stale' | 'signed out'} State
+ *
+ * @typedef {object} News what a poll taught one page, for the others; all times are of the browser's clock
+ * @property {number} startedAt
+ * @property {Snapshot | null} snapshot the newest known; null where the page itself brought the list
+ * @property {string | null} etag
+ * @property {number} interval
+ * @property {number} failures 0: the poll went well
+ * @property {number} notBefore
+ * @property {number} due when the next poll is
+ * @property {number | null} freshAt
  */
 
 /** How to ask. This is the one place where a transport is chosen: push will be another function in here. */
@@ -50,7 +66,7 @@ export const transport = {
     const headers = new Headers({ Accept: 'application/json' });
     if (etag) headers.set('If-None-Match', etag);
     // The answers are no-store, so the browser keeps no tag for us; we compare, and its cache stays out of it.
-    const response = await fetch(url, { headers, signal, cache: 'no-store' });
+    const response = await fetch(url, { headers, signal, cache: 'no-store', credentials: 'include' });
     const snapshot = response.status === 200 ? await response.json() : null;
     if (snapshot && !(Array.isArray(snapshot.notifications) && Number.isSafeInteger(snapshot.version))) {
       throw new TypeError('The answer is not an unread list.');
@@ -98,6 +114,7 @@ export class Poller {
   #interval;
   #onSnapshot;
   #onState;
+  #onNews;
   #fetch;
   #now;
   #setTimer;
@@ -105,12 +122,18 @@ export class Poller {
   #random;
 
   #running = false;
+  #leading = true;
+  #hidden = false;
   #timer = /** @type {unknown} */ (null);
   /** The poll under way. An answer is believed only while its poll is still the one in here. */
   #asking = /** @type {{ abort: AbortController, timeout: unknown } | null} */ (null);
   #actions = 0; // local actions under way
   #failures = 0; // polls in a row that brought nothing
   #notBefore = 0; // the server asked for patience until then
+  #due = 0; // when the next poll is, if nothing happens before
+  /** What is known is of this moment: the start of a poll, or the end of a local action. What is older is not believed. */
+  #knownSince = -Infinity;
+  #snapshot = /** @type {Snapshot | null} */ (null);
   #state = /** @type {State | null} */ (null);
   #freshAt = /** @type {number | null} */ (null);
 
@@ -120,6 +143,7 @@ export class Poller {
    * @param {(snapshot: Snapshot) => void} options.onSnapshot there is something new
    * @param {(state: State, freshAt: number | null) => void} options.onState things go well, badly, or no
    *   further; and the time up to which what is shown is known to be true
+   * @param {(news: News) => void} [options.onNews] a poll of this page's own has ended
    * @param {string | null} [options.etag] of a list the page came with: then the first poll is a mere 304
    * @param {number} [options.interval] milliseconds
    * @param {typeof globalThis.fetch} [options.fetch]
@@ -132,6 +156,7 @@ export class Poller {
     url,
     onSnapshot,
     onState,
+    onNews = () => {},
     etag = null,
     interval = timing.interval,
     fetch = (input, init) => globalThis.fetch(input, init),
@@ -143,6 +168,7 @@ export class Poller {
     this.#url = url;
     this.#onSnapshot = onSnapshot;
     this.#onState = onState;
+    this.#onNews = onNews;
     this.#etag = etag;
     this.#interval = withinReason(interval);
     this.#fetch = fetch;
@@ -153,12 +179,15 @@ export class Poller {
     if (etag) this.#freshAt = now();
   }
 
+  get running() { return this.#running; }
+
   /** Polls at once, and from then on until `stop()` or until the server says that nobody is signed in. */
   start() {
     if (this.#running) return;
     this.#running = true;
     this.#state = null;
-    this.#pollWhenAllowed();
+    if (this.#now() - this.#knownSince < timing.freshEnough) this.#arm(this.#rhythm());
+    else this.#pollWhenAllowed();
   }
 
   /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
@@ -192,8 +221,71 @@ export class Poller {
       return await action();
     } finally {
       this.#actions -= 1;
+      this.#knownSince = this.#now();
       this.pollNow();
     }
+  }
+
+  /** Being looked at, being online again: asks now, unless what is known is of just now. */
+  wake() {
+    if (!this.#running || !this.#leading || this.#asking) return;
+    const age = Math.abs(this.#now() - this.#knownSince);
+    this.#drop();
+    if (age >= timing.freshEnough) this.#pollWhenAllowed();
+    else if (this.#failures) this.#arm(Math.max(timing.freshEnough - age, this.#notBefore - this.#now()));
+    else this.#arm(this.#rhythm());
+  }
+
+  /** While nobody sees the page, it asks rarely. */
+  hide(/** @type {boolean} */ hidden) {
+    if (hidden === this.#hidden) return;
+    this.#hidden = hidden;
+    if (!hidden) this.wake();
+    else if (this.#timer !== null && this.#failures === 0) this.#arm(this.#rhythm());
+  }
+
+  /** Whether this page asks, or waits for what another one tells it with `hear()`. */
+  lead(/** @type {boolean} */ leading) {
+    if (leading === this.#leading) return;
+    this.#leading = leading;
+    if (leading) {
+      this.wake();
+    } else {
+      this.#clearTimer(this.#timer);
+      this.#timer = null;
+    }
+  }
+
+  /** Takes what another page has learnt as if it were an answer of our own. */
+  hear(/** @type {News} */ { startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
+    const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now(); // a clock can be set back
+    if (!this.#running || this.#actions > 0 || outdated) return;
+    this.#drop();
+    this.#knownSince = startedAt;
+    this.#interval = withinReason(interval);
+    this.#failures = failures;
+    this.#notBefore = notBefore;
+    this.#freshAt = freshAt;
+    this.#arm(failures ? Math.max(due - this.#now(), 0) : this.#rhythm());
+    if (failures) {
+      this.#tell('stale');
+    } else if (etag !== null && etag === this.#etag) {
+      this.#tell('fresh');
+    } else if (snapshot) {
+      this.#keep(snapshot, etag);
+    } else {
+      this.#drop();
+      this.#pollWhenAllowed();
+    }
+  }
+
+  /** Another page is changing something: an answer on its way may be older than that, and must not be believed. */
+  expectChange() {
+    if (!this.#running || !this.#leading || this.#actions > 0) return;
+    this.#drop();
+    this.#etag = null;
+    this.#knownSince = this.#now();
+    this.#arm(Math.max(timing.elsewhere, this.#notBefore - this.#now()));
   }
 
   #drop() {
@@ -214,11 +306,22 @@ export class Poller {
   }
 
   #arm(/** @type {number} */ wait) {
-    this.#timer = this.#setTimer(() => this.#poll(), wait);
+    this.#clearTimer(this.#timer);
+    this.#due = this.#now() + wait;
+    this.#timer = this.#leading ? this.#setTimer(() => this.#poll(), wait) : null;
+  }
+
+  /** How long until the next poll, when all goes well. */
+  #rhythm() {
+    const interval = this.#hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
+    const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#random() - 1)));
+    const spent = Math.max(this.#now() - this.#knownSince, 0); // a clock that was set back must not add to the wait
+    return Math.max(rhythm - spent, 0);
   }
 
   async #poll() {
     const startedAt = this.#now();
+    this.#knownSince = startedAt;
     const abort = new AbortController();
     const asking = { abort, timeout: this.#setTimer(() => abort.abort(), timing.timeout) };
     this.#asking = asking;
@@ -245,16 +348,19 @@ export class Poller {
   #succeed(/** @type {Answer} */ answer, /** @type {number} */ startedAt) {
     this.#failures = 0;
     this.#freshAt = startedAt;
-    if (answer.snapshot) this.#etag = answer.etag;
+    this.#notBefore = 0;
     if (answer.interval) this.#interval = withinReason(answer.interval);
+    this.#arm(this.#rhythm());
+    if (answer.snapshot) this.#keep(answer.snapshot, answer.etag);
+    else this.#tell('fresh');
+    this.#share();
+  }
 
-    const rhythm = withinReason(this.#interval * (1 + timing.jitter * (2 * this.#random() - 1)));
-    const spent = Math.max(this.#now() - startedAt, 0); // a clock that was set back must not add to the wait
-    this.#arm(Math.max(rhythm - spent, 0));
-
-    const { snapshot } = answer;
-    if (snapshot) safely(() => this.#onSnapshot(snapshot));
-    if (this.#running) this.#tell('fresh');
+  #keep(/** @type {Snapshot} */ snapshot, /** @type {string | null} */ etag) {
+    this.#snapshot = snapshot;
+    this.#etag = etag;
+    safely(() => this.#onSnapshot(snapshot));
+    this.#tell('fresh');
   }
 
   #fail(/** @type {Answer | null} */ answer) {
@@ -265,15 +371,27 @@ export class Poller {
     this.#notBefore = patience ? this.#now() + withinReason(patience) : 0;
     this.#arm(withinReason(Math.max(backOff, patience)));
     this.#tell('stale');
+    this.#share();
   }
 
   #end() {
     this.#running = false;
+    this.#knownSince = -Infinity;
+    this.#snapshot = null;
+    this.#etag = null;
     this.#tell('signed out');
   }
 
+  #share() {
+    if (!this.#running || this.#actions > 0) return; // a listener may have stopped it, or begun a change
+    safely(() => this.#onNews({
+      startedAt: this.#knownSince, snapshot: this.#snapshot, etag: this.#etag, interval: this.#interval,
+      failures: this.#failures, notBefore: this.#notBefore, due: this.#due, freshAt: this.#freshAt,
+    }));
+  }
+
   #tell(/** @type {State} */ state) {
-    if (state === this.#state) return;
+    if (state === this.#state || (!this.#running && state !== 'signed out')) return;
     this.#state = state;
     safely(() => this.#onState(state, this.#freshAt));
   }

@@ -1,0 +1,205 @@
+/**
+ * One poller per browser. The pages that show the same inbox form a group, named after its user; a lock of that
+ * name makes one of them the leader, and a channel of that name carries what it learns to the others.
+ *
+ * The user's name is in the first answer, so each page asks once for itself and joins then. A page that is looked at
+ * takes the lead. When the leader's page dies the browser gives its lock to the next in line. Where a browser has no
+ * locks or no channels (pages without https, for one), each page polls for itself.
+ */
+
+import { Poller } from './poller.js';
+
+/** The pages of this browser that show one inbox. */
+class Group {
+  #name;
+  #onLead;
+  #channel;
+  #waiting = new AbortController();
+  #taking = false;
+  #left = false;
+  #release = () => {};
+  leads = false;
+
+  /** @param {string} name @param {(leads: boolean) => void} onLead @param {(message: any) => void} onMessage */
+  constructor(name, onLead, onMessage) {
+    this.#name = name;
+    this.#onLead = onLead;
+    this.#channel = new BroadcastChannel(name);
+    this.#channel.onmessage = ({ data }) => onMessage(data);
+    this.#queue();
+  }
+
+  tell(/** @type {object} */ message) { this.#channel.postMessage(message); }
+
+  /** Leads from now on, whoever did so before. */
+  takeLead() {
+    if (this.leads || this.#taking || this.#left) return;
+    this.#taking = true;
+    this.#waiting.abort();
+    this.#request({ steal: true });
+  }
+
+  leave() {
+    this.#left = true;
+    this.#waiting.abort();
+    this.#release();
+    this.#channel.close();
+  }
+
+  #queue() {
+    this.#waiting = new AbortController();
+    this.#request({ signal: this.#waiting.signal });
+  }
+
+  async #request(/** @type {LockOptions} */ options) {
+    const { signal } = options;
+    try {
+      await navigator.locks.request(this.#name, options, () => {
+        if (this.#left) return undefined;
+        this.#taking = false;
+        this.#become(true);
+        return new Promise((release) => { this.#release = () => release(undefined); });
+      });
+    } catch (error) {
+      if (this.#left || signal?.aborted) return;
+      if (/** @type {Error} */ (error).name === 'AbortError') {
+        // Another page has taken the lead.
+        this.#become(false);
+        this.#queue();
+      } else {
+        this.#become(true); // locks are there but forbidden, as in a sandboxed frame
+      }
+    }
+  }
+
+  #become(/** @type {boolean} */ leads) {
+    this.leads = leads;
+    this.#onLead(leads);
+  }
+}
+
+/** A Poller that shares its work with the other pages of this browser, and knows when its page is looked at. */
+export class OnePoller {
+  #poller;
+  #url;
+  #user;
+  #group = /** @type {Group | null} */ (null);
+  #listening = /** @type {AbortController | null} */ (null);
+  #told = false; // another page has told us to see for ourselves; it need not be told back
+
+  /**
+   * Takes what Poller takes.
+   * @param {ConstructorParameters<typeof Poller>[0] & { user?: string | null }} options `user`: whose list the page
+   *   came with, if it came with one
+   */
+  constructor({ user = null, onSnapshot, onState, ...options }) {
+    this.#url = new URL(options.url, location.href).href;
+    this.#user = user;
+    this.#poller = new Poller({
+      ...options,
+      onSnapshot: (snapshot) => {
+        this.#meet(snapshot.user);
+        onSnapshot(snapshot);
+      },
+      onState: (state, freshAt) => {
+        if (state === 'signed out') this.#meet(null);
+        onState(state, freshAt);
+      },
+      onNews: (news) => {
+        this.#told = false;
+        this.#group?.tell({ news });
+      },
+    });
+  }
+
+  start() {
+    if (this.#listening) return;
+    this.#listening = new AbortController();
+    const { signal } = this.#listening;
+    document.addEventListener('visibilitychange', () => this.#look(), { signal });
+    addEventListener('online', () => this.#poller.wake(), { signal });
+    addEventListener('focus', () => this.#poller.wake(), { signal });
+    // A page in the back/forward cache must hold nothing; when it is shown again it begins anew.
+    addEventListener('pagehide', () => this.#pause(), { signal });
+    addEventListener('pageshow', ({ persisted }) => { if (persisted) this.#resume(); }, { signal });
+    this.#resume();
+  }
+
+  /** Leaves nothing behind: no timer, no request, no listener, no lock. */
+  stop() {
+    this.#listening?.abort();
+    this.#listening = null;
+    this.#pause();
+  }
+
+  /** Asks now, for the whole list; after a 401, too. */
+  pollNow() {
+    if (!this.#listening) return;
+    if (this.#poller.running) this.#poller.pollNow();
+    else this.#poller.start();
+  }
+
+  /**
+   * Runs a change of the reader's own; the answer to the poll that follows it goes to the other pages as well.
+   * @template T @param {() => Promise<T>} action @returns {Promise<T>}
+   */
+  act(action) {
+    this.#group?.tell({ acting: true });
+    return this.#poller.act(action);
+  }
+
+  /** Has the other pages of this user ask for themselves: somebody has signed out. */
+  tellOthersToAsk() { this.#group?.tell({ ask: true }); }
+
+  #resume() {
+    this.#poller.hide(document.hidden);
+    this.#poller.start();
+    if (this.#user !== null) this.#join(this.#user);
+  }
+
+  #pause() {
+    this.#poller.stop();
+    this.#leave();
+  }
+
+  #look() {
+    this.#poller.hide(document.hidden);
+    if (document.hidden) {
+      if (this.#group?.leads) this.#group.tell({ hiding: true });
+    } else {
+      this.#poller.start(); // somebody may have signed in meanwhile, in another page
+      this.#group?.takeLead();
+    }
+  }
+
+  /** An answer has said who is signed in. */
+  #meet(/** @type {string | null} */ user) {
+    if (user === this.#user && this.#group) return;
+    if (user !== this.#user && !this.#told) this.tellOthersToAsk();
+    this.#user = user;
+    this.#leave();
+    if (user !== null) this.#join(user);
+  }
+
+  #join(/** @type {string} */ user) {
+    if (this.#group || !navigator.locks || !globalThis.BroadcastChannel) return;
+    this.#poller.lead(false);
+    this.#group = new Group(
+      `belfry ${this.#url} ${user}`,
+      (leads) => this.#poller.lead(leads),
+      ({ news, acting, ask, hiding }) => {
+        if (news) this.#poller.hear(news);
+        if (acting) this.#poller.expectChange();
+        if (ask) { this.#told = true; this.#poller.pollNow(); }
+        if (hiding && !document.hidden) this.#group?.takeLead();
+      },
+    );
+    if (!document.hidden) this.#group.takeLead();
+  }
+
+  #leave() {
+    this.#group?.leave();
+    this.#group = null;
+    this.#poller.lead(true);
+  }
+}

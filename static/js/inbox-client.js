@@ -16,22 +16,11 @@ export class InboxError extends Error {
   }
 }
 
-/**
- * @typedef {object} Counts what every change answers with
- * @property {number} unread_count
- * @property {number} unseen_count
- * @property {number} changed
- * @property {number} [undo] of a change to many; 0 where nothing changed
- *
- * @typedef {{ ids: number[] } | { through: number }} Which these, or all up to a snapshot's version
- * @typedef {{ notifications: object[], next: string | null }} Page
- */
-
 const TIMEOUT = 10_000; // milliseconds, for the whole answer
 const MOST_IDS = 200; // in one call
 
 export class InboxClient {
-  #unsent = /** @type {Set<number>} */ (new Set());
+  #unsent = new Set();
 
   /**
    * @param {object} [options]
@@ -60,13 +49,13 @@ export class InboxClient {
 
   // Reading
 
-  /** One page. @param {{ state?: string, type?: string, limit?: number, before?: number }} [query] @returns {Promise<Page>} */
+  /** One page. @param {{ state?: string, type?: string, limit?: number, before?: number }} [query] @returns {Promise<import('./types').Page>} */
   list(query = {}) {
     const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
     return this.#call(`notifications?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}`);
   }
 
-  /** The page that another one named in `next`. @param {string} next @returns {Promise<Page>} */
+  /** The page that another one named in `next`. @param {string} next @returns {Promise<import('./types').Page>} */
   nextPage(next) { return this.#call(next); }
 
   /** @param {number} id @returns {Promise<object>} */
@@ -74,40 +63,40 @@ export class InboxClient {
 
   // One notification. `keepalive` lets the call outlive the page, for a link that is being followed.
 
-  /** @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<Counts>} */
+  /** @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<import('./types').Counts>} */
   markRead(id, how) { return this.#call(`notifications/${id}/read`, {}, how); }
 
-  /** @param {number} id @returns {Promise<Counts>} */
+  /** @param {number} id @returns {Promise<import('./types').Counts>} */
   markUnread(id) { return this.#call(`notifications/${id}/unread`, {}); }
 
-  /** @param {number} id @returns {Promise<Counts>} */
+  /** @param {number} id @returns {Promise<import('./types').Counts>} */
   archive(id) { return this.#call(`notifications/${id}/archive`, {}); }
 
-  /** @param {number} id @returns {Promise<Counts>} */
+  /** @param {number} id @returns {Promise<import('./types').Counts>} */
   unarchive(id) { return this.#call(`notifications/${id}/unarchive`, {}); }
 
   // Many
 
-  /** @param {Which} which @returns {Promise<Counts>} */
+  /** @param {import('./types').Which} which @returns {Promise<import('./types').Counts>} */
   markManyRead(which) { return this.#call('notifications/read', which); }
 
-  /** @param {Which} which @returns {Promise<Counts>} */
+  /** @param {import('./types').Which} which @returns {Promise<import('./types').Counts>} */
   markManyUnread(which) { return this.#call('notifications/unread', which); }
 
-  /** @param {Which} which @returns {Promise<Counts>} */
+  /** @param {import('./types').Which} which @returns {Promise<import('./types').Counts>} */
   archiveMany(which) { return this.#call('notifications/archive', which); }
 
-  /** @param {Which} which @returns {Promise<Counts>} */
+  /** @param {import('./types').Which} which @returns {Promise<import('./types').Counts>} */
   markSeen(which) { return this.#call('notifications/seen', which); }
 
-  /** Puts back what a change to many did. @param {number} number its `undo` @returns {Promise<Counts>} */
+  /** Puts back what a change to many did. @param {number} number its `undo` @returns {Promise<import('./types').Counts>} */
   undo(number) { return this.#call('notifications/undo', { undo: number }); }
 
   // Without a network
 
   /**
    * As markRead; where there is no network the id is kept for `sendUnsent()`, and the answer is null.
-   * @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<Counts | null>}
+   * @param {number} id @param {{ keepalive?: boolean }} [how] @returns {Promise<import('./types').Counts | null>}
    */
   async markReadSoon(id, how) {
     try {

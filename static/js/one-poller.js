@@ -29,7 +29,7 @@ class Group {
     this.#queue();
   }
 
-  tell(/** @type {object} */ message) { this.#channel.postMessage(message); }
+  tell(message) { this.#channel.postMessage(message); }
 
   /** Leads from now on, whoever did so before. */
   takeLead() {
@@ -51,7 +51,7 @@ class Group {
     this.#request({ signal: this.#waiting.signal });
   }
 
-  async #request(/** @type {LockOptions} */ options) {
+  async #request(options) {
     const { signal } = options;
     try {
       await navigator.locks.request(this.#name, options, () => {
@@ -62,7 +62,7 @@ class Group {
       });
     } catch (error) {
       if (this.#left || signal?.aborted) return;
-      if (/** @type {Error} */ (error).name === 'AbortError') {
+      if (error.name === 'AbortError') {
         // Another page has taken the lead.
         this.#become(false);
         this.#queue();
@@ -72,7 +72,7 @@ class Group {
     }
   }
 
-  #become(/** @type {boolean} */ leads) {
+  #become(leads) {
     this.leads = leads;
     this.#onLead(leads);
   }
@@ -83,13 +83,13 @@ export class OnePoller {
   #poller;
   #url;
   #user;
-  #group = /** @type {Group | null} */ (null);
-  #listening = /** @type {AbortController | null} */ (null);
+  #group = null;
+  #listening = null;
   #told = false; // another page has told us to see for ourselves; it need not be told back
 
   /**
    * Takes what Poller takes.
-   * @param {ConstructorParameters<typeof Poller>[0] & { user?: string | null }} options `user`: whose list the page
+   * @param {import('./types').PollerOptions & { user?: string | null }} options `user`: whose list the page
    *   came with, if it came with one
    */
   constructor({ user = null, onSnapshot, onState, ...options }) {
@@ -173,7 +173,7 @@ export class OnePoller {
   }
 
   /** An answer has said who is signed in. */
-  #meet(/** @type {string | null} */ user) {
+  #meet(user) {
     if (user === this.#user && this.#group) return;
     if (user !== this.#user && !this.#told) this.tellOthersToAsk();
     this.#user = user;
@@ -181,7 +181,7 @@ export class OnePoller {
     if (user !== null) this.#join(user);
   }
 
-  #join(/** @type {string} */ user) {
+  #join(user) {
     if (this.#group || !navigator.locks || !globalThis.BroadcastChannel) return;
     this.#poller.lead(false);
     this.#group = new Group(

@@ -24,44 +24,9 @@ export const timing = Object.freeze({
   longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; a much longer wait would fire at once
 });
 
-/**
- * @typedef {object} Snapshot the unread list, as `GET /notifications/unread` describes it
- * @property {string} user
- * @property {object[]} notifications
- * @property {number} unread_count
- * @property {number} version
- * @property {boolean} more
- *
- * @typedef {object} Answer what one poll brought
- * @property {number} status
- * @property {Snapshot | null} snapshot with status 200 only
- * @property {string | null} etag
- * @property {number | null} interval from now on, in milliseconds
- * @property {number} retryAfter milliseconds; 0 when the server did not ask for patience
- *
- * @typedef {object} Question
- * @property {string} url
- * @property {string | null} etag of what is known already; null asks for the list in any case
- * @property {AbortSignal} signal
- * @property {typeof globalThis.fetch} fetch
- * @property {() => number} now
- *
- * @typedef {'fresh' | 'stale' | 'signed out'} State
- *
- * @typedef {object} News what a poll taught one page, for the others; all times are of the browser's clock
- * @property {number} startedAt
- * @property {Snapshot | null} snapshot the newest known; null where the page itself brought the list
- * @property {string | null} etag
- * @property {number} interval
- * @property {number} failures 0: the poll went well
- * @property {number} notBefore
- * @property {number} due when the next poll is
- * @property {number | null} freshAt
- */
-
 /** How to ask. This is the one place where a transport is chosen: push will be another function in here. */
 export const transport = {
-  /** @param {Question} question @returns {Promise<Answer>} */
+  /** @param {import('./types').Question} question @returns {Promise<import('./types').Answer>} */
   async poll({ url, etag, signal, fetch, now }) {
     const headers = new Headers({ Accept: 'application/json' });
     if (etag) headers.set('If-None-Match', etag);
@@ -96,11 +61,10 @@ function retryAfter(response, now) {
   return wait > 0 ? wait : 0; // also for what is no date at all
 }
 
-/** @param {number} wait */
 const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
 
 /** A listener's mistake is reported as any uncaught error is, and must not stop the polling. */
-function safely(/** @type {() => void} */ tell) {
+function safely(tell) {
   try {
     tell();
   } catch (error) {
@@ -124,34 +88,20 @@ export class Poller {
   #running = false;
   #leading = true;
   #hidden = false;
-  #timer = /** @type {unknown} */ (null);
+  #timer = null;
   /** The poll under way. An answer is believed only while its poll is still the one in here. */
-  #asking = /** @type {{ abort: AbortController, timeout: unknown } | null} */ (null);
+  #asking = null;
   #actions = 0; // local actions under way
   #failures = 0; // polls in a row that brought nothing
   #notBefore = 0; // the server asked for patience until then
   #due = 0; // when the next poll is, if nothing happens before
   /** What is known is of this moment: the start of a poll, or the end of a local action. What is older is not believed. */
   #knownSince = -Infinity;
-  #snapshot = /** @type {Snapshot | null} */ (null);
-  #state = /** @type {State | null} */ (null);
-  #freshAt = /** @type {number | null} */ (null);
+  #snapshot = null;
+  #state = null;
+  #freshAt = null;
 
-  /**
-   * @param {object} options
-   * @param {string} options.url of the unread list
-   * @param {(snapshot: Snapshot) => void} options.onSnapshot there is something new
-   * @param {(state: State, freshAt: number | null) => void} options.onState things go well, badly, or no
-   *   further; and the time up to which what is shown is known to be true
-   * @param {(news: News) => void} [options.onNews] a poll of this page's own has ended
-   * @param {string | null} [options.etag] of a list the page came with: then the first poll is a mere 304
-   * @param {number} [options.interval] milliseconds
-   * @param {typeof globalThis.fetch} [options.fetch]
-   * @param {() => number} [options.now] milliseconds since 1970
-   * @param {(callback: () => void, wait: number) => unknown} [options.setTimer]
-   * @param {(timer: any) => void} [options.clearTimer]
-   * @param {() => number} [options.random] from 0 up to 1
-   */
+  /** @param {import('./types').PollerOptions} options */
   constructor({
     url,
     onSnapshot,
@@ -237,7 +187,7 @@ export class Poller {
   }
 
   /** While nobody sees the page, it asks rarely. */
-  hide(/** @type {boolean} */ hidden) {
+  hide(hidden) {
     if (hidden === this.#hidden) return;
     this.#hidden = hidden;
     if (!hidden) this.wake();
@@ -245,7 +195,7 @@ export class Poller {
   }
 
   /** Whether this page asks, or waits for what another one tells it with `hear()`. */
-  lead(/** @type {boolean} */ leading) {
+  lead(leading) {
     if (leading === this.#leading) return;
     this.#leading = leading;
     if (leading) {
@@ -305,7 +255,7 @@ export class Poller {
     else this.#poll();
   }
 
-  #arm(/** @type {number} */ wait) {
+  #arm(wait) {
     this.#clearTimer(this.#timer);
     this.#due = this.#now() + wait;
     this.#timer = this.#leading ? this.#setTimer(() => this.#poll(), wait) : null;
@@ -326,7 +276,7 @@ export class Poller {
     const asking = { abort, timeout: this.#setTimer(() => abort.abort(), timing.timeout) };
     this.#asking = asking;
 
-    let answer = /** @type {Answer | null} */ (null);
+    let answer = null;
     try {
       answer = await transport.poll({
         url: this.#url, etag: this.#etag, signal: abort.signal, fetch: this.#fetch, now: this.#now,
@@ -345,7 +295,7 @@ export class Poller {
 
   // In all three the timer comes before the listeners, so that one that calls stop() or act() has the last word.
 
-  #succeed(/** @type {Answer} */ answer, /** @type {number} */ startedAt) {
+  #succeed(answer, startedAt) {
     this.#failures = 0;
     this.#freshAt = startedAt;
     this.#notBefore = 0;
@@ -356,14 +306,14 @@ export class Poller {
     this.#share();
   }
 
-  #keep(/** @type {Snapshot} */ snapshot, /** @type {string | null} */ etag) {
+  #keep(snapshot, etag) {
     this.#snapshot = snapshot;
     this.#etag = etag;
     safely(() => this.#onSnapshot(snapshot));
     this.#tell('fresh');
   }
 
-  #fail(/** @type {Answer | null} */ answer) {
+  #fail(answer) {
     const ceiling = Math.max(timing.longestBackOff, this.#interval);
     const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#random();
     const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#random());
@@ -390,7 +340,7 @@ export class Poller {
     }));
   }
 
-  #tell(/** @type {State} */ state) {
+  #tell(state) {
     if (state === this.#state || (!this.#running && state !== 'signed out')) return;
     this.#state = state;
     safely(() => this.#onState(state, this.#freshAt));

@@ -7,7 +7,8 @@
  * button that was drawn for one person cannot act for another, since the form says for whom it was.
  */
 
-import { Poller, timing } from './poller.js';
+import { OnePoller } from './one-poller.js';
+import { timing } from './poller.js';
 
 const words = {
   title: 'Notifications · Belfry',
@@ -43,8 +44,9 @@ const focused = () => /** @type {HTMLElement | null} */ (document.activeElement)
 const rowOf = (/** @type {EventTarget | null} */ target) =>
   /** @type {HTMLElement | null} */ (target instanceof Element ? target.closest('.row') : null);
 
-const poller = new Poller({
+const poller = new OnePoller({
   url: page.dataset.unreadUrl ?? '',
+  user: page.dataset.user,
   etag: page.dataset.etag,
   interval: Number(page.dataset.pollInterval) * 1000 || timing.interval,
   onSnapshot: compare,
@@ -53,13 +55,22 @@ const poller = new Poller({
 
 // A poll says whether the page is still true
 
-/** @param {import('./poller.js').Snapshot} snapshot */
+let known = /** @type {import('./types').Snapshot | null} */ (null);
+
+/** @param {import('./types').Snapshot} snapshot */
 function compare(snapshot) {
   if (snapshot.user !== page.dataset.user) return startOver();
   if (snapshot.unread_count > unreadCount) announce(snapshot.unread_count - unreadCount);
   unreadCount = snapshot.unread_count;
-  const { version, unreadCount: counted } = latest;
-  if (snapshot.version !== Number(version) || snapshot.unread_count !== Number(counted)) refresh();
+  known = snapshot;
+  drawTitle();
+  catchUp();
+}
+
+/** A page that nobody sees counts, and draws when it is looked at. */
+function catchUp() {
+  const isTrue = known?.version === Number(latest.version) && known.unread_count === Number(latest.unreadCount);
+  if (known && !isTrue && !document.hidden) refresh();
 }
 
 /** Somebody else has signed in with this browser: the whole page is about another person now. */
@@ -193,8 +204,7 @@ function leaveRow(/** @type {HTMLElement[]} */ gone) {
 }
 
 function drawTitle() {
-  const count = Number(latest.unreadCount);
-  document.title = count ? `(${count > 99 ? '99+' : count}) ${words.title}` : words.title;
+  document.title = unreadCount ? `(${unreadCount > 99 ? '99+' : unreadCount}) ${words.title}` : words.title;
 }
 
 $('show-new').addEventListener('click', () => {
@@ -262,13 +272,16 @@ function submit(address, body, putBack, undone) {
 /** Opening the page is looking at what is new, if somebody looks. */
 function markSeen() {
   const { seenUrl } = latest;
-  if (!seenUrl || waiting || document.visibilityState !== 'visible') return;
+  if (!seenUrl || waiting || document.hidden) return;
   delete latest.seenUrl;
   // Without poller.act: nothing that is shown changes by it. A failure is made good by the next page that comes.
   send(seenUrl).catch(() => {});
 }
 
-document.addEventListener('visibilitychange', markSeen);
+document.addEventListener('visibilitychange', () => {
+  catchUp();
+  markSeen();
+});
 
 /** Whoever follows a link out of a notification has read it. The request outlives the page. */
 function follow(/** @type {MouseEvent} */ event) {
@@ -346,7 +359,7 @@ const drawTimes = () => list.querySelectorAll('time').forEach(drawTime);
 
 let freshUntil = Date.now();
 
-/** @param {import('./poller.js').State} state @param {number | null} freshAt */
+/** @param {import('./types').State} state @param {number | null} freshAt */
 function showState(state, freshAt) {
   if (!list.isConnected) return;
   freshUntil = freshAt ?? freshUntil;
@@ -393,13 +406,7 @@ function tryNowButton() {
 
 // Starting and stopping
 
-let minute = 0;
-
-function start() {
-  drawTimes();
-  minute = setInterval(drawTimes, 60_000);
-  poller.start();
-}
+const minute = setInterval(drawTimes, 60_000);
 
 function stop() {
   clearInterval(minute);
@@ -413,7 +420,6 @@ PARTS.forEach((id) => drawn.set($(id), $(id).innerHTML));
 $('help-button').hidden = false;
 // A reload is about the inbox, not about what was done last.
 history.replaceState(history.state, '', `${page.dataset.address}${location.hash}`);
-addEventListener('pagehide', stop);
-addEventListener('pageshow', (event) => { if (event.persisted && list.isConnected) start(); });
-start();
+addEventListener('pageshow', drawTimes); // out of the back/forward cache they are old
+poller.start();
 markSeen();

@@ -18,7 +18,7 @@ from pathlib import Path
 
 PAGE = (Path(__file__).parent / "index.html").read_text()
 PREFIX = "/belfry"
-PASSED_ON = ("Accept", "Content-Type", "Cookie", "If-None-Match", "Origin", "Sec-Fetch-Site")
+PASSED_ON = ("Accept", "Content-Type", "Cookie", "If-None-Match", "Origin", "Referer", "Sec-Fetch-Site")
 
 
 class Host(ThreadingHTTPServer):
@@ -31,6 +31,9 @@ class Host(ThreadingHTTPServer):
         self.place = place
         self.service = service.rstrip("/")
         self.tokens = itertools.count(1)
+
+    def handle_error(self, *_: object) -> None:
+        """A browser that hangs up before it has its answer is no error."""
 
     @property
     def page(self) -> str:

@@ -1,10 +1,6 @@
-/** Makes elements without markup, so that no text can ever become any, and hosts may forbid `innerHTML`. */
+// Elements are made without markup: no text can ever become any, and hosts may forbid `innerHTML`.
 
-/**
- * `make('p', { class: 'empty', onclick: … }, 'text', another)`: attributes, listeners, children; null is left out.
- * @param {string} tag @param {Record<string, any>} [attributes] @param {...(Node | string | null)} children
- * @returns {any}
- */
+/** `make('p', { class: 'empty', onclick: … }, 'text', another)`: attributes, listeners, children; null is left out. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -15,7 +11,7 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A picture that takes the colour of the text around it. @param {string} path @param {string} [part] */
+/** A picture in the colour of the text around it. */
 export function icon(path, part = '') {
   const of = 'http://www.w3.org/2000/svg';
   const picture = document.createElementNS(of, 'svg');

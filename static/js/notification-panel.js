@@ -5,6 +5,8 @@
 
 import { make } from './elements.js';
 import { NotificationRow } from './notification-row.js';
+import { speaker } from './words.js';
+import { english } from './words/panel.js';
 
 const MANY = 10_000; // the service marks as many in one call; then the call is repeated
 
@@ -27,7 +29,9 @@ export class NotificationPanel {
     this.#bell = bell;
     this.#region = region;
     this.#client = client;
-    const say = bell.say;
+    const { language } = bell.dictionary;
+    this.language = language;
+    const say = this.say = speaker({ ...english, ...bell.dictionary }, language);
     const button = (name, onclick, attributes = {}) => make('button', { type: 'button', part: name, class: 'quiet', onclick, ...attributes }, say(name));
     this.heading = region.querySelector('h2');
     this.markAll = button('markAll', () => this.#markAll());
@@ -40,13 +44,13 @@ export class NotificationPanel {
     this.keys = make('dl', { id: 'keys', hidden: true }, ...[['keyMove', 'j k ↓ ↑'], ['keyRead', 'r'], ['keyArchive', 'e'], ['keyHelp', '?'], ['keyClose', 'Esc']]
       .flatMap(([name, keys]) => [make('dt', {}, ...keys.split(' ').map((key) => make('kbd', {}, key))), make('dd', {}, say(name))]));
     this.help = button('keys', () => this.#help(), { 'aria-expanded': 'false', 'aria-controls': 'keys' });
-    const inbox = bell.getAttribute('inbox-url') ?? bell.service.href;
+    const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
     this.footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.help, this.keys);
     this.body = make('div', { class: 'scroll' }, this.trouble, this.showNew, this.list, this.older, this.state);
     region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll), this.body, this.notice, this.footer);
 
     const { signal } = this.#ears;
-    bell.shadowRoot?.addEventListener('keydown', (event) => this.#key(event), { signal });
+    bell.root.addEventListener('keydown', (event) => this.#key(event), { signal });
     addEventListener('online', () => this.#sendUnsent(), { signal });
     this.showState();
     this.draw();
@@ -71,10 +75,10 @@ export class NotificationPanel {
     document.addEventListener('click', (event) => {
       if (event.composedPath().includes(this.#bell)) return;
       this.#bell.close();
-      if (document.activeElement === document.body) this.#bell.focusButton();
+      if (document.activeElement === document.body) this.#bell.button.focus();
     }, { signal });
     this.#bell.addEventListener('focusout', ({ relatedTarget }) => {
-      if (relatedTarget && relatedTarget !== this.#bell && !this.#bell.shadowRoot.contains(relatedTarget)) this.#bell.close();
+      if (relatedTarget && relatedTarget !== this.#bell && !this.#bell.root.contains(relatedTarget)) this.#bell.close();
     }, { signal });
     this.#minute = setInterval(() => this.#rows.forEach((row) => row.tick()), 60_000);
   }
@@ -87,7 +91,7 @@ export class NotificationPanel {
     const hadFocus = this.#region.contains(this.#focused);
     if (this.#region.hidePopover) this.#region.hidePopover();
     this.#region.removeAttribute('popover');
-    if (hadFocus) this.#bell.focusButton();
+    if (hadFocus) this.#bell.button.focus();
     this.notice.replaceChildren();
   }
 
@@ -110,7 +114,7 @@ export class NotificationPanel {
 
   // Drawing
 
-  get #focused() { return this.#bell.shadowRoot?.activeElement ?? null; }
+  get #focused() { return this.#bell.root.activeElement ?? null; }
 
   get #isInUse() {
     return this.#isOpen && this.#rows.size > 0
@@ -149,7 +153,7 @@ export class NotificationPanel {
       const waiting = holdBack ? missing.filter(({ id }) => id > this.#version) : [];
       missing.filter((one) => !waiting.includes(one)).forEach((one) => this.#insert(one));
       this.showNew.hidden = !waiting.length;
-      this.showNew.textContent = waiting.length ? this.#bell.say('showNew', { count: waiting.length }) : '';
+      this.showNew.textContent = waiting.length ? this.say('showNew', { count: waiting.length }) : '';
       if (!waiting.length) this.#version = version;
       this.older.hidden = !(this.#next ?? (snapshot.more && notifications.length <= this.#rows.size));
       if (this.#isOpen && !waiting.length && this.#bell.unseen && !document.hidden) this.#markSeen();
@@ -159,8 +163,8 @@ export class NotificationPanel {
 
   /** @param {import('./types').Notification} notification */
   #insert(notification) {
-    const { say, language, service } = this.#bell;
-    const allowed = [service.origin, ...(this.#bell.getAttribute('image-origins') ?? '').split(/[\s,]+/)];
+    const { say, language } = this;
+    const allowed = [new URL(this.#bell.address('')).origin, ...(this.#bell.getAttribute('image-origins') ?? '').split(/[\s,]+/)];
     const row = new NotificationRow(notification, { say, language, isAllowedPicture: ({ origin }) => allowed.includes(origin) }, {
       follow: (row, leads) => this.#follow(row, Boolean(leads)),
       toggle: (row) => this.#toggle(row),
@@ -187,7 +191,8 @@ export class NotificationPanel {
 
   /** One of the four: loading, empty, trouble, signed out; or none, when there is a list. */
   #drawState() {
-    const { state, snapshot, say } = this.#bell;
+    const { state, snapshot } = this.#bell;
+    const { say } = this;
     const out = state === 'signed out';
     const say2 = (heading, text, ...more) => [make('h3', {}, say(heading)), text && make('p', {}, say(text)), ...more].filter(Boolean);
     this.markAll.hidden = out || !this.#bell.unread;
@@ -204,12 +209,13 @@ export class NotificationPanel {
   }
 
   #signIn() {
-    const address = this.#bell.getAttribute('sign-in-url') ?? (this.#bell.usesToken ? null : new URL('login', this.#bell.service).href);
-    return address && make('a', { class: 'primary', href: address, part: 'sign-in' }, this.#bell.say('signIn'));
+    const address = this.#bell.getAttribute('sign-in-url') ?? (this.#bell.usesToken ? null : this.#bell.address('login'));
+    return address && make('a', { class: 'primary', href: address, part: 'sign-in' }, this.say('signIn'));
   }
 
   showState() {
-    const { state, freshAt, say, language } = this.#bell;
+    const { state, freshAt } = this.#bell;
+    const { say, language } = this;
     if (state === 'signed out') this.empty();
     const time = new Intl.DateTimeFormat(language, { timeStyle: 'short' });
     const hadFocus = this.trouble.contains(this.#focused);
@@ -240,7 +246,7 @@ export class NotificationPanel {
   }
 
   #say(key, values, ...more) {
-    this.notice.replaceChildren(make('div', {}, make('p', {}, this.#bell.say(key, values)), ...more));
+    this.notice.replaceChildren(make('div', {}, make('p', {}, this.say(key, values)), ...more));
   }
 
   #offerUndo(key, values, undos, restore) {
@@ -252,7 +258,7 @@ export class NotificationPanel {
         restore();
         for (const number of undos.reverse()) await this.#do(() => this.#client.undo(number));
       },
-    }, this.#bell.say('undo')));
+    }, this.say('undo')));
   }
 
   #markSeen() {
@@ -341,7 +347,7 @@ export class NotificationPanel {
     const row = all[place];
     const go = (to) => all[Math.min(Math.max(to, 0), all.length - 1)]?.main.focus();
     const keys = {
-      Escape: () => { this.#bell.close(); this.#bell.focusButton(); },
+      Escape: () => { this.#bell.close(); this.#bell.button.focus(); },
       '?': () => this.#help(),
       j: () => go(place + 1), ArrowDown: () => go(place + 1),
       k: () => go(place - 1), ArrowUp: () => go(place - 1),

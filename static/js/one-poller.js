@@ -1,15 +1,14 @@
 /**
- * One poller per browser. The pages that show the same inbox form a group, named after its user; a lock of that
- * name makes one of them the leader, and a channel of that name carries what it learns to the others.
+ * One poller per browser. The pages that show one inbox form a group, named after its user: a lock of that name makes
+ * one of them the leader, and a channel of that name carries what it learns to the others.
  *
  * The user's name is in the first answer, so each page asks once for itself and joins then. A page that is looked at
- * takes the lead. When the leader's page dies the browser gives its lock to the next in line. Where a browser has no
- * locks or no channels (pages without https, for one), each page polls for itself.
+ * takes the lead; when the leader dies the browser gives its lock to the next in line. Where there are no locks (on
+ * http, for one) each page polls for itself.
  */
 
 import { Poller } from './poller.js';
 
-/** The pages of this browser that show one inbox. */
 class Group {
   #name;
   #onLead;
@@ -20,7 +19,6 @@ class Group {
   #release = () => {};
   leads = false;
 
-  /** @param {string} name @param {(leads: boolean) => void} onLead @param {(message: any) => void} onMessage */
   constructor(name, onLead, onMessage) {
     this.#name = name;
     this.#onLead = onLead;
@@ -67,7 +65,7 @@ class Group {
         this.#become(false);
         this.#queue();
       } else {
-        this.#become(true); // locks are there but forbidden, as in a sandboxed frame
+        this.#become(true); // locks are forbidden, as in a sandboxed frame
       }
     }
   }
@@ -78,20 +76,16 @@ class Group {
   }
 }
 
-/** A Poller that shares its work with the other pages of this browser, and knows when its page is looked at. */
+/** A Poller that shares its work with the other pages, and knows when its own is looked at. */
 export class OnePoller {
   #poller;
   #url;
   #user;
   #group = null;
   #listening = null;
-  #told = false; // another page has told us to see for ourselves; it need not be told back
+  #told = false; // we ask because another page told us to: it need not be told back
 
-  /**
-   * Takes what Poller takes.
-   * @param {import('./types').PollerOptions & { user?: string | null }} options `user`: whose list the page
-   *   came with, if it came with one
-   */
+  /** Takes what Poller takes, and `user`: whose list the page came with. @param {import('./types').PollerOptions} options */
   constructor({ user = null, onSnapshot, onState, ...options }) {
     this.#url = new URL(options.url, location.href).href;
     this.#user = user;
@@ -119,7 +113,7 @@ export class OnePoller {
     document.addEventListener('visibilitychange', () => this.#look(), { signal });
     addEventListener('online', () => this.#poller.wake(), { signal });
     addEventListener('focus', () => this.#poller.wake(), { signal });
-    // A page in the back/forward cache must hold nothing; when it is shown again it begins anew.
+    // In the back/forward cache a page may hold nothing.
     addEventListener('pagehide', () => this.#pause(), { signal });
     addEventListener('pageshow', ({ persisted }) => { if (persisted) this.#resume(); }, { signal });
     this.#resume();
@@ -139,10 +133,7 @@ export class OnePoller {
     else this.#poller.start();
   }
 
-  /**
-   * Runs a change of the reader's own; the answer to the poll that follows it goes to the other pages as well.
-   * @template T @param {() => Promise<T>} action @returns {Promise<T>}
-   */
+  /** Runs a change of the reader's own; what the poll after it brings goes to the other pages as well. */
   act(action) {
     this.#group?.tell({ acting: true });
     return this.#poller.act(action);

@@ -1,36 +1,32 @@
 /**
- * When to ask for the unread list. Knows nothing of pages: it is given `fetch`, a clock and timers, so that a
- * test can let an hour pass in a moment, and it hands what it learns to two functions.
+ * When to ask for the unread list. Knows nothing of pages: `fetch`, clock and timers are given, so that a test can let
+ * an hour pass in a moment. types.d.ts has the shapes of what goes in and out.
  *
- * One poll at a time. The next one is due an interval after the last one STARTED, and its timer is set when
- * the last one has ENDED: a slow server is never asked twice at once, a fast one is asked in an even rhythm.
- *
- * Of several pages one can lead and the others follow: a follower has no rhythm of its own and hears the news from
- * the leader. Which of them leads is settled in one-poller.js.
+ * The next poll is due an interval after the last one STARTED, and its timer is set when that one has ENDED: a slow
+ * server is never asked twice at once, a fast one in an even rhythm.
  */
 
 const SECOND = 1000;
 
-/** Every number that decides when to ask, in milliseconds unless it says otherwise. */
+/** Every number that decides when to ask, in milliseconds. */
 export const timing = Object.freeze({
   interval: 30 * SECOND, // until the server names another, in X-Poll-Interval
-  hiddenInterval: 300 * SECOND, // at least, while nobody sees the page
-  freshEnough: 5 * SECOND, // being looked at again asks only if the last poll is older
-  elsewhere: 2 * SECOND, // so long another page has to tell how its change went, before we look for ourselves
-  jitter: 0.1, // a part of the interval; pages opened together drift apart
+  hiddenInterval: 300 * SECOND, // while nobody sees the page
+  freshEnough: 5 * SECOND, // whoever looks again is not asked for
+  elsewhere: 2 * SECOND, // so long another page may take to tell how its change went
+  jitter: 0.1, // a part of the interval: pages opened together drift apart
   timeout: 10 * SECOND, // for the whole answer, body included
   longestBackOff: 300 * SECOND,
   shortestWait: SECOND, // whatever a header says, never a busy loop
-  longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; a much longer wait would fire at once
+  longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; far beyond, it fires at once
 });
 
-/** How to ask. This is the one place where a transport is chosen: push will be another function in here. */
+/** How to ask: the one place where a transport is chosen. Push will be another function in here. */
 export const transport = {
   /** @param {import('./types').Question} question @returns {Promise<import('./types').Answer>} */
   async poll({ url, etag, signal, fetch, now }) {
     const headers = new Headers({ Accept: 'application/json' });
     if (etag) headers.set('If-None-Match', etag);
-    // The answers are no-store, so the browser keeps no tag for us; we compare, and its cache stays out of it.
     const response = await fetch(url, { headers, signal, cache: 'no-store', credentials: 'include' });
     const snapshot = response.status === 200 ? await response.json() : null;
     if (snapshot && !(Array.isArray(snapshot.notifications) && Number.isSafeInteger(snapshot.version))) {
@@ -48,9 +44,8 @@ export const transport = {
 };
 
 /**
- * The header says either seconds or a date. It counts on 429 and 503 only: proxies and rate limiters are known
- * to send it with good answers too. A date is compared with the server's own clock where that is to be seen.
- * @param {Response} response @param {() => number} now @returns {number} milliseconds
+ * Seconds, or a date, which is compared with the server's own clock where that is to be seen. Only on 429 and 503:
+ * rate limiters are known to send it with good answers too.
  */
 function retryAfter(response, now) {
   const value = response.headers.get('Retry-After');
@@ -63,7 +58,7 @@ function retryAfter(response, now) {
 
 const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
 
-/** A listener's mistake is reported as any uncaught error is, and must not stop the polling. */
+/** A listener's mistake is reported like any other, and must not stop the polling. */
 function safely(tell) {
   try {
     tell();
@@ -72,72 +67,49 @@ function safely(tell) {
   }
 }
 
+const defaults = {
+  onNews: () => {},
+  fetch: (input, init) => globalThis.fetch(input, init),
+  now: () => Date.now(),
+  setTimer: (callback, wait) => setTimeout(callback, wait),
+  clearTimer: (timer) => clearTimeout(timer),
+  random: () => Math.random(),
+};
+
 export class Poller {
-  #url;
+  #options;
   #etag;
   #interval;
-  #onSnapshot;
-  #onState;
-  #onNews;
-  #fetch;
-  #now;
-  #setTimer;
-  #clearTimer;
-  #random;
-
   #running = false;
   #leading = true;
   #hidden = false;
   #timer = null;
-  /** The poll under way. An answer is believed only while its poll is still the one in here. */
-  #asking = null;
+  #asking = null; // the poll under way; an answer is believed only while its poll is the one in here
   #actions = 0; // local actions under way
   #failures = 0; // polls in a row that brought nothing
   #notBefore = 0; // the server asked for patience until then
   #due = 0; // when the next poll is, if nothing happens before
-  /** What is known is of this moment: the start of a poll, or the end of a local action. What is older is not believed. */
-  #knownSince = -Infinity;
+  #knownSince = -Infinity; // start of the newest poll, or end of the newest local action; nothing older is believed
   #snapshot = null;
   #state = null;
   #freshAt = null;
 
   /** @param {import('./types').PollerOptions} options */
-  constructor({
-    url,
-    onSnapshot,
-    onState,
-    onNews = () => {},
-    etag = null,
-    interval = timing.interval,
-    fetch = (input, init) => globalThis.fetch(input, init),
-    now = () => Date.now(),
-    setTimer = (callback, wait) => setTimeout(callback, wait),
-    clearTimer = (timer) => clearTimeout(timer),
-    random = () => Math.random(),
-  }) {
-    this.#url = url;
-    this.#onSnapshot = onSnapshot;
-    this.#onState = onState;
-    this.#onNews = onNews;
-    this.#etag = etag;
-    this.#interval = withinReason(interval);
-    this.#fetch = fetch;
-    this.#now = now;
-    this.#setTimer = setTimer;
-    this.#clearTimer = clearTimer;
-    this.#random = random;
-    if (etag) this.#freshAt = now();
+  constructor(options) {
+    this.#options = { ...defaults, ...options };
+    this.#etag = options.etag ?? null;
+    this.#interval = withinReason(options.interval ?? timing.interval);
+    if (this.#etag) this.#freshAt = this.#now();
   }
 
   get running() { return this.#running; }
 
-  /** Polls at once, and from then on until `stop()` or until the server says that nobody is signed in. */
+  /** Polls until `stop()`, or until the server says that nobody is signed in. */
   start() {
     if (this.#running) return;
     this.#running = true;
     this.#state = null;
-    if (this.#now() - this.#knownSince < timing.freshEnough) this.#arm(this.#rhythm());
-    else this.#pollWhenAllowed();
+    this.wake();
   }
 
   /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
@@ -146,10 +118,7 @@ export class Poller {
     this.#drop();
   }
 
-  /**
-   * Asks now, and for the whole list: whoever calls this knows that something has changed. Only a server that
-   * asked for patience is not pressed.
-   */
+  /** Asks now, and for the whole list, for something has changed. Only a server that asked for patience is not pressed. */
   pollNow() {
     if (!this.#running) return;
     this.#etag = null;
@@ -159,9 +128,8 @@ export class Poller {
   }
 
   /**
-   * Runs a change of the reader's own. No poll that began before the change was over may still speak: its
-   * answer can be older than what the reader has just done. So there is none during the change and a full one
-   * right after it, whether it succeeded or not.
+   * Runs a change of the reader's own. The answer to a poll that began before its end could be older than what the
+   * reader has just done: there is no poll during the change, and a full one right after it, come what may.
    * @template T @param {() => Promise<T>} action @returns {Promise<T>}
    */
   async act(action) {
@@ -176,7 +144,7 @@ export class Poller {
     }
   }
 
-  /** Being looked at, being online again: asks now, unless what is known is of just now. */
+  /** Looked at, or online again: asks now, unless what is known is of just now. */
   wake() {
     if (!this.#running || !this.#leading || this.#asking) return;
     const age = Math.abs(this.#now() - this.#knownSince);
@@ -194,7 +162,7 @@ export class Poller {
     else if (this.#timer !== null && this.#failures === 0) this.#arm(this.#rhythm());
   }
 
-  /** Whether this page asks, or waits for what another one tells it with `hear()`. */
+  /** Whether this page asks, or follows: then another one does, and `hear()` brings its news. */
   lead(leading) {
     if (leading === this.#leading) return;
     this.#leading = leading;
@@ -206,9 +174,9 @@ export class Poller {
     }
   }
 
-  /** Takes what another page has learnt as if it were an answer of our own. */
-  hear(/** @type {News} */ { startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
-    const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now(); // a clock can be set back
+  /** Takes what another page has learnt for an answer of our own. @param {import('./types').News} news */
+  hear({ startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
+    const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now();
     if (!this.#running || this.#actions > 0 || outdated) return;
     this.#drop();
     this.#knownSince = startedAt;
@@ -224,12 +192,11 @@ export class Poller {
     } else if (snapshot) {
       this.#keep(snapshot, etag);
     } else {
-      this.#drop();
-      this.#pollWhenAllowed();
+      this.pollNow();
     }
   }
 
-  /** Another page is changing something: an answer on its way may be older than that, and must not be believed. */
+  /** Another page is changing something, and will tell; unless it goes away over it. */
   expectChange() {
     if (!this.#running || !this.#leading || this.#actions > 0) return;
     this.#drop();
@@ -237,6 +204,10 @@ export class Poller {
     this.#knownSince = this.#now();
     this.#arm(Math.max(timing.elsewhere, this.#notBefore - this.#now()));
   }
+
+  #now() { return this.#options.now(); }
+
+  #clearTimer(timer) { this.#options.clearTimer(timer); }
 
   #drop() {
     this.#clearTimer(this.#timer);
@@ -258,14 +229,14 @@ export class Poller {
   #arm(wait) {
     this.#clearTimer(this.#timer);
     this.#due = this.#now() + wait;
-    this.#timer = this.#leading ? this.#setTimer(() => this.#poll(), wait) : null;
+    this.#timer = this.#leading ? this.#options.setTimer(() => this.#poll(), wait) : null;
   }
 
   /** How long until the next poll, when all goes well. */
   #rhythm() {
     const interval = this.#hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
-    const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#random() - 1)));
-    const spent = Math.max(this.#now() - this.#knownSince, 0); // a clock that was set back must not add to the wait
+    const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#options.random() - 1)));
+    const spent = Math.max(this.#now() - this.#knownSince, 0); // a clock can be set back
     return Math.max(rhythm - spent, 0);
   }
 
@@ -273,16 +244,14 @@ export class Poller {
     const startedAt = this.#now();
     this.#knownSince = startedAt;
     const abort = new AbortController();
-    const asking = { abort, timeout: this.#setTimer(() => abort.abort(), timing.timeout) };
+    const asking = { abort, timeout: this.#options.setTimer(() => abort.abort(), timing.timeout) };
     this.#asking = asking;
 
     let answer = null;
     try {
-      answer = await transport.poll({
-        url: this.#url, etag: this.#etag, signal: abort.signal, fetch: this.#fetch, now: this.#now,
-      });
+      answer = await transport.poll({ ...this.#options, etag: this.#etag, signal: abort.signal });
     } catch {
-      // No network, a time-out, or not JSON: in each case there is no answer, and that is dealt with below.
+      // No network, a time-out, or not JSON: there is no answer.
     }
     if (this.#asking !== asking) return;
     this.#asking = null;
@@ -293,7 +262,7 @@ export class Poller {
     else this.#fail(answer);
   }
 
-  // In all three the timer comes before the listeners, so that one that calls stop() or act() has the last word.
+  // The timer comes before the listeners, so that one that calls stop() or act() has the last word.
 
   #succeed(answer, startedAt) {
     this.#failures = 0;
@@ -309,14 +278,14 @@ export class Poller {
   #keep(snapshot, etag) {
     this.#snapshot = snapshot;
     this.#etag = etag;
-    safely(() => this.#onSnapshot(snapshot));
+    safely(() => this.#options.onSnapshot(snapshot));
     this.#tell('fresh');
   }
 
   #fail(answer) {
     const ceiling = Math.max(timing.longestBackOff, this.#interval);
-    const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#random();
-    const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#random());
+    const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#options.random();
+    const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#options.random());
     this.#failures += 1;
     this.#notBefore = patience ? this.#now() + withinReason(patience) : 0;
     this.#arm(withinReason(Math.max(backOff, patience)));
@@ -334,7 +303,7 @@ export class Poller {
 
   #share() {
     if (!this.#running || this.#actions > 0) return; // a listener may have stopped it, or begun a change
-    safely(() => this.#onNews({
+    safely(() => this.#options.onNews({
       startedAt: this.#knownSince, snapshot: this.#snapshot, etag: this.#etag, interval: this.#interval,
       failures: this.#failures, notBefore: this.#notBefore, due: this.#due, freshAt: this.#freshAt,
     }));
@@ -343,6 +312,6 @@ export class Poller {
   #tell(state) {
     if (state === this.#state || (!this.#running && state !== 'signed out')) return;
     this.#state = state;
-    safely(() => this.#onState(state, this.#freshAt));
+    safely(() => this.#options.onState(state, this.#freshAt));
   }
 }

@@ -33,10 +33,17 @@ export function fetchWithToken({ token, tokenUrl, fetch = (input, init) => globa
 
   return async (input, init = {}) => {
     const tried = (known ??= newToken());
-    const response = await send(await tried, input, init);
+    const response = await send(await before(init.signal, tried), input, init);
     if (response.status !== 401) return response;
     // Of several calls that were refused together the first one asks for a new token, and all of them use it.
     if (known === tried) known = newToken();
-    return send(await (known ??= newToken()), input, init);
+    return send(await before(init.signal, (known ??= newToken())), input, init);
   };
+}
+
+/** A host that never gives its token must not hold a call up for ever. */
+function before(signal, promise) {
+  return Promise.race([promise, new Promise((_, reject) => {
+    signal?.addEventListener('abort', () => reject(signal.reason));
+  })]);
 }

@@ -66,6 +66,8 @@ export interface PollerOptions {
   onNews?(news: News): void;
   /** of a list the page came with: then the first poll is a mere 304 */
   etag?: string | null;
+  /** whose list the page came with; for OnePoller */
+  user?: string | null;
   interval?: number;
   fetch?: Fetch;
   now?(): number;

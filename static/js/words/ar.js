@@ -1,9 +1,10 @@
-/** The bell in Arabic. @type {import('../words.js').Words} */
+/** The bell in Arabic. */
 export default {
   language: 'ar',
   direction: 'rtl',
 
-  bell: 'الإشعارات',
+  heading: 'الإشعارات',
+  badge: '{count}',
   bellUnread: {
     one: 'الإشعارات، إشعار واحد غير مقروء',
     two: 'الإشعارات، إشعاران غير مقروءين',
@@ -21,7 +22,6 @@ export default {
   },
   notLoaded: 'تعذّر التحميل. أغلقها وحاول مرة أخرى.',
 
-  heading: 'الإشعارات',
   markAll: 'تعليم الكل كمقروء',
   showNew: {
     one: 'إظهار إشعار جديد',

@@ -1,28 +1,28 @@
-/** The bell in German. @type {import('../words.js').Words} */
+/** The bell in German. */
 export default {
   language: 'de',
   direction: 'ltr',
 
-  bell: 'Mitteilungen',
-  bellUnread: { one: 'Mitteilungen, {count} ungelesen', other: 'Mitteilungen, {count} ungelesen' },
+  heading: 'Mitteilungen',
+  badge: '{count}',
+  bellUnread: 'Mitteilungen, {count} ungelesen',
   bellSignedOut: 'Mitteilungen, abgemeldet',
   arrived: { one: '{count} neue Mitteilung', other: '{count} neue Mitteilungen' },
   notLoaded: 'Das konnte nicht geladen werden. Bitte schließen und noch einmal versuchen.',
 
-  heading: 'Mitteilungen',
   markAll: 'Alle als gelesen markieren',
-  showNew: { one: '{count} neue zeigen', other: '{count} neue zeigen' },
+  showNew: '{count} neue zeigen',
   showOlder: 'Ältere zeigen',
   seeAll: 'Alle Mitteilungen ansehen',
   unread: 'Ungelesen',
   important: 'Wichtig',
-  earlier: { one: 'und {count} frühere', other: 'und {count} frühere' },
+  earlier: 'und {count} frühere',
   markRead: 'Als gelesen markieren: {title}',
   markUnread: 'Als ungelesen markieren: {title}',
   archive: 'Archivieren: {title}',
   undo: 'Rückgängig',
   archived: 'Archiviert.',
-  allRead: { one: '{count} als gelesen markiert.', other: '{count} als gelesen markiert.' },
+  allRead: '{count} als gelesen markiert.',
 
   loading: 'Wird geladen …',
   emptyHeading: 'Alles gelesen',

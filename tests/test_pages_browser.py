@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -676,6 +677,19 @@ def test_signed_out_elsewhere_the_page_says_so_shows_nothing_and_asks_no_more(
 
     tab.page.get_by_role("main").get_by_role("link", name="Sign in").click()
     expect(tab.page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_signing_out_is_told_to_the_other_tabs_at_once(service: Service, three: str, open_tab: OpenTab) -> None:
+    tab = open_tab()
+    tab.page.clock.install()
+    sign_in(tab, service, three)
+    other = open_tab(beside=tab)
+    other.page.goto(service.url)
+    expect(other.rows).to_have_count(3)
+    tab.page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # no timer of this page fires any more
+    other.button("Sign out").click()
+    expect(other.page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(tab.page.get_by_role("heading", name="You are signed out")).to_be_visible()
 
 
 def test_acting_after_the_session_has_ended_shows_the_way_back(service: Service, three: str, open_tab: OpenTab) -> None:

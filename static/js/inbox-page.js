@@ -404,6 +404,19 @@ function tryNowButton() {
   return button;
 }
 
+// Signing out, which the other tabs need not find out by themselves
+
+const signOut = /** @type {HTMLFormElement} */ ($('person').querySelector('form'));
+signOut.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  try {
+    await send(signOut.action);
+    poller.tellOthersToAsk();
+  } finally {
+    signOut.submit(); // again, for the page that it leads to, or for the browser to say what is wrong
+  }
+});
+
 // Starting and stopping
 
 const minute = setInterval(drawTimes, 60_000);

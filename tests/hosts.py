@@ -29,7 +29,11 @@ def program(name: str, port: int, *arguments: str) -> Iterator[str]:
 def same_origin(**settings: str) -> Iterator[tuple[Service, str]]:
     """A running service under /belfry of a product's site; `service.url` leads through the product's proxy."""
     port = free_port()
-    with running_service(**{"PUBLIC_URL": f"http://127.0.0.1:{port}/belfry", "POLL_INTERVAL": "1", **settings}) as service:
-        with program("host.py", port, "same-origin", service.url) as host:
-            service.url = f"{host}/belfry"
-            yield service, host
+    with (
+        running_service(
+            **{"PUBLIC_URL": f"http://127.0.0.1:{port}/belfry", "POLL_INTERVAL": "1", **settings}
+        ) as service,
+        program("host.py", port, "same-origin", service.url) as host,
+    ):
+        service.url = f"{host}/belfry"
+        yield service, host

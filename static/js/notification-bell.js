@@ -1,8 +1,6 @@
 /**
- * `<notification-bell>`: a button with a count, and what it opens. The button and the polling are here; the list
- * behind it is in notification-panel.js, loaded when somebody is about to open it.
- *
- * Attributes, and the properties `token` and `words`, are read when the element enters the page.
+ * `<notification-bell>`: a button with a count. The list behind it is in notification-panel.js, loaded when somebody is
+ * about to open it. Attributes, and the properties `token` and `words`, are read when the element enters the page.
  */
 
 import { icon, make } from './elements.js';
@@ -137,7 +135,7 @@ export class NotificationBell extends HTMLElement {
     this.#status = make('p', { class: 'spoken', role: 'status' });
     const { language, direction } = this.dictionary;
     const frame = make('div', { lang: language, dir: direction, hidden: true }, this.button, this.#region, this.#status);
-    // Nothing is shown unstyled; but if the style sheet does not come, a plain bell is better than none.
+    // Nothing is shown unstyled, unless the style sheet does not come at all.
     style.onload = style.onerror = () => { frame.hidden = false; };
     this.root.replaceChildren(style, frame);
     this.#drawButton();
@@ -154,7 +152,7 @@ export class NotificationBell extends HTMLElement {
   #showSnapshot(snapshot) {
     const before = this.snapshot;
     const isSamePerson = before?.user === snapshot.user;
-    // A notification's id is the number of the change that brought it, so no lists need to be compared.
+    // An id is the number of the change that brought it, so no lists need to be compared.
     const arrived = isSamePerson ? snapshot.notifications.filter(({ id }) => id > before.version) : [];
     this.snapshot = snapshot;
     this.count(snapshot.unread_count, snapshot.unseen_count);

@@ -20,6 +20,7 @@ export class NotificationPanel {
   #isOpen = false;
   #ears = new AbortController(); // for listeners that live as long as the panel
   #minute = 0;
+  #last = Promise.resolve(); // the change that comes before the next one
 
   /**
    * @param {import('./notification-bell.js').NotificationBell} bell @param {any} region
@@ -229,10 +230,17 @@ export class NotificationPanel {
 
   // Acting
 
+  /** One change after the other, as the reader made them: an undo must find things as its change left them. */
+  #inTurn(change) {
+    const turn = this.#last.then(() => this.#bell.act(change));
+    this.#last = turn.catch(() => {});
+    return turn;
+  }
+
   /** Runs a change; if it fails `back` undoes what was shown of it. */
-  async #do(change, back = () => {}) {
+  async #do(change, back = () => {}, how = {}) {
     try {
-      const answer = await this.#bell.act(change);
+      const answer = await (how.keepalive ? this.#bell.act(change) : this.#inTurn(change));
       if (answer) this.#bell.count(answer.unread_count, answer.unseen_count);
       else this.#say('offline');
       return answer;
@@ -263,7 +271,8 @@ export class NotificationPanel {
 
   #markSeen() {
     this.#bell.count(this.#bell.unread, 0);
-    this.#bell.act(() => this.#client.markSeen({ through: this.#version })).catch(() => {}); // the poll that follows tells
+    const through = this.#version;
+    this.#inTurn(() => this.#client.markSeen({ through })).catch(() => {}); // the poll that follows tells
   }
 
   #follow(row, leaves) {
@@ -275,7 +284,7 @@ export class NotificationPanel {
     row.show(true);
     this.#bell.count(Math.max(this.#bell.unread - 1, 0), this.#bell.unseen);
     this.#bell.emit('read', { ids: [row.id] });
-    await this.#do(() => this.#client.markReadSoon(row.id, { keepalive }), () => row.show(false));
+    await this.#do(() => this.#client.markReadSoon(row.id, { keepalive }), () => row.show(false), { keepalive });
   }
 
   async #toggle(row) {

@@ -3,8 +3,8 @@
  * one of them the leader, and a channel of that name carries what it learns to the others.
  *
  * The user's name is in the first answer, so each page asks once for itself and joins then. A page that is looked at
- * takes the lead; when the leader dies the browser gives its lock to the next in line. Where there are no locks (on
- * http, for one) each page polls for itself.
+ * takes the lead; when the leader dies its lock goes to the next in line. Where there are no locks (on http, for one)
+ * each page polls for itself.
  */
 
 import { Poller } from './poller.js';
@@ -60,13 +60,9 @@ class Group {
       });
     } catch (error) {
       if (this.#left || signal?.aborted) return;
-      if (error.name === 'AbortError') {
-        // Another page has taken the lead.
-        this.#become(false);
-        this.#queue();
-      } else {
-        this.#become(true); // locks are forbidden, as in a sandboxed frame
-      }
+      const isTaken = error.name === 'AbortError'; // else locks are forbidden, as in a sandboxed frame
+      this.#become(!isTaken);
+      if (isTaken) this.#queue();
     }
   }
 
@@ -111,8 +107,7 @@ export class OnePoller {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
     document.addEventListener('visibilitychange', () => this.#look(), { signal });
-    addEventListener('online', () => this.#poller.wake(), { signal });
-    addEventListener('focus', () => this.#poller.wake(), { signal });
+    for (const type of ['online', 'focus']) addEventListener(type, () => this.#poller.wake(), { signal });
     // In the back/forward cache a page may hold nothing.
     addEventListener('pagehide', () => this.#pause(), { signal });
     addEventListener('pageshow', ({ persisted }) => { if (persisted) this.#resume(); }, { signal });
@@ -139,7 +134,7 @@ export class OnePoller {
     return this.#poller.act(action);
   }
 
-  /** Has the other pages of this user ask for themselves: somebody has signed out. */
+  /** Somebody has signed out, or in. */
   tellOthersToAsk() { this.#group?.tell({ ask: true }); }
 
   #resume() {

@@ -174,7 +174,7 @@ export class Poller {
     }
   }
 
-  /** Takes what another page has learnt for an answer of our own. @param {import('./types').News} news */
+  /** Takes what another page has learnt. @param {import('./types').News} news */
   hear({ startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
     const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now();
     if (!this.#running || this.#actions > 0 || outdated) return;

@@ -11,6 +11,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from app import db, marking, people
+from app.people import Reader
 from tests import rows
 from tests.browser import browser
 from tests.service import Service, running_service, wait_until
@@ -127,6 +129,14 @@ def sign_in(tab: Tab, service: Service, subject: str, path: str = "") -> None:
     expect(tab.page.locator("#heading")).to_be_visible()
     if path:
         tab.page.goto(service.url + path)
+
+
+def reader_of(subject: str) -> Reader:
+    """The person in another browser, for what happens there."""
+    user_id = rows.one("SELECT id FROM users WHERE subject = :subject", subject=subject)
+    reader = db.read(people.start_session, user_id, 1)
+    assert reader is not None
+    return reader
 
 
 def tab_to(tab: Tab, target: Locator) -> None:
@@ -611,6 +621,12 @@ def test_the_keyboard_does_in_the_list_what_the_mouse_can(service: Service, thre
 
     keyboard.press("?")
     expect(tab.page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    with service.operator.app_context():
+        db.write(marking.mark_one, reader_of(three), "read", 1)  # in another browser: the row is drawn anew
+    expect(tab.row("First")).not_to_have_class(re.compile("unread"))
+    with service.operator.app_context():
+        db.write(marking.mark_one, reader_of(three), "unread", 1)
+    expect(tab.row("First")).to_have_class(re.compile("unread"))
     keyboard.press("Escape")
     expect(tab.page.get_by_role("dialog")).to_be_hidden()
     expect(tab.row("First")).to_be_focused()

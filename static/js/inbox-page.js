@@ -164,8 +164,9 @@ function drawList(wanted, isNew) {
   const known = new Map(rows().map((row) => [row.id, row]));
   const next = wanted.map((row) => {
     const old = known.get(row.id);
-    if (old && drawn.get(old) === row.outerHTML) return old; // opened text, focus and all
-    drawn.set(row, row.outerHTML);
+    const html = face(row);
+    if (old && drawn.get(old) === html) return old; // opened text, focus and all
+    drawn.set(row, html);
     if (isNew(row)) row.classList.add('new');
     row.querySelectorAll('time').forEach(drawTime);
     if (old) takeOver(old, row);
@@ -176,6 +177,9 @@ function drawList(wanted, isNew) {
     if (list.children[place] !== row) list.insertBefore(row, list.children[place] ?? null);
   });
 }
+
+/** What a row shows. Which row is beside it matters to a browser without JavaScript only. */
+const face = (/** @type {Element} */ row) => row.outerHTML.replace(/&amp;near=\d+/g, '');
 
 /** Puts a row in the place of its former self, with its opened text and the focus where they were. */
 function takeOver(/** @type {HTMLElement} */ old, /** @type {HTMLElement} */ row) {
@@ -312,7 +316,11 @@ const KEYS = /** @type {Record<string, (row: HTMLElement) => void>} */ ({
   r: (row) => press(row, '[data-verb="read"], [data-verb="unread"]'),
   e: (row) => press(row, '[data-verb="archive"], [data-verb="unarchive"]'),
   Enter: (row) => row === focused() && press(row, '.title a'),
-  '?': () => help.showModal(),
+  '?': (row) => {
+    help.showModal();
+    // The browser gives the focus back to the very element, and a poll may have put a newer one in its place.
+    help.addEventListener('close', () => (document.getElementById(row.id) ?? heading).focus(), { once: true });
+  },
 });
 
 list.addEventListener('keydown', (event) => {
@@ -428,7 +436,7 @@ function stop() {
   poller.stop();
 }
 
-rows().forEach((row) => drawn.set(row, row.outerHTML));
+rows().forEach((row) => drawn.set(row, face(row)));
 PARTS.forEach((id) => drawn.set($(id), $(id).innerHTML));
 $('help-button').hidden = false;
 // A reload is about the inbox, not about what was done last.

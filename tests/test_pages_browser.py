@@ -526,6 +526,19 @@ def test_all_are_marked_and_that_is_undone_without_a_reload(service: Service, th
     assert tab.page.evaluate("window.sameDocument")
 
 
+def test_an_undo_outlasts_what_arrives(service: Service, three: str, open_tab: OpenTab) -> None:
+    tab = open_tab()
+    sign_in(tab, service, three)
+    tab.button("Archive: Second").click()
+    expect(tab.button("Undo")).to_be_visible()
+    leave_list(tab)
+    service.send(three, title="Fourth")
+    expect(tab.titles).to_have_text(["Fourth", "Third", "First"])
+    tab.button("Undo").click()
+    expect(tab.titles).to_have_text(["Fourth", "Third", "Second", "First"])
+    expect(tab.button("Undo")).to_have_count(0)
+
+
 def test_mark_all_leaves_what_the_page_had_not_shown(service: Service, ada: str, open_tab: OpenTab) -> None:
     service.send(ada, title="Shown")
     tab = open_tab()

@@ -30,7 +30,8 @@ const help = /** @type {HTMLDialogElement} */ ($('help'));
 const language = document.documentElement.lang;
 
 /** The parts that are taken over whole from a newer page. */
-const PARTS = ['count', 'filters', 'many', 'done', 'foot'];
+const PARTS = ['count', 'filters', 'many', 'foot'];
+const DONE = 'done'; // what has been done, and its undo: that stays until something else is done
 
 /** What the server made of a row or a part, before this file touched it. @type {WeakMap<Element, string>} */
 const drawn = new WeakMap();
@@ -114,8 +115,8 @@ async function load(address, init) {
 
 // A newer page takes the place of what is shown
 
-/** @param {string} html @param {{ showAll?: boolean }} [how] */
-function apply(html, { showAll = !isBusyInList() } = {}) {
+/** @param {string} html @param {{ showAll?: boolean, acted?: boolean }} [how] */
+function apply(html, { showAll = !isBusyInList(), acted = false } = {}) {
   if (!list.isConnected) return;
   const fresh = new DOMParser().parseFromString(html, 'text/html').getElementById('inbox');
   if (!fresh) return showState('signed out', null); // the sign-in page
@@ -127,7 +128,7 @@ function apply(html, { showAll = !isBusyInList() } = {}) {
   const wanted = /** @type {HTMLElement[]} */ ([...part('list').children]);
   const held = showAll || !('firstPage' in fresh.dataset) ? [] : wanted.filter(isNew);
 
-  PARTS.forEach((id) => replacePart($(id), part(id)));
+  [...PARTS, ...(acted ? [DONE] : [])].forEach((id) => replacePart($(id), part(id)));
   drawList(wanted.filter((row) => !held.includes(row)), isNew);
   // A button for many reaches as far as its reader has been shown.
   if (!held.length) through.value = fresh.dataset.version ?? '';
@@ -267,7 +268,7 @@ function submit(address, body, putBack, undone) {
     acting -= 1;
     showTrouble({ acting: html ? null : words.failed });
     if (!html || acting) return; // of several answers the last one holds what all of them did
-    apply(html);
+    apply(html, { acted: true });
     const back = undone === null ? null : document.getElementById(`n${undone}`) ?? heading;
     if (back && (focused() === heading || focused() === document.body)) back.focus();
   });
@@ -437,7 +438,7 @@ function stop() {
 }
 
 rows().forEach((row) => drawn.set(row, face(row)));
-PARTS.forEach((id) => drawn.set($(id), $(id).innerHTML));
+[...PARTS, DONE].forEach((id) => drawn.set($(id), $(id).innerHTML));
 $('help-button').hidden = false;
 // A reload is about the inbox, not about what was done last.
 history.replaceState(history.state, '', `${page.dataset.address}${location.hash}`);

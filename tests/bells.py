@@ -52,6 +52,7 @@ class Bell:
         self.polls: list[int] = []
         page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         page.on("console", self._console)
         page.on("response", self._response)
 
@@ -142,7 +143,8 @@ def bells(chromium: Browser, service: Service, host: str) -> Iterator[OpenBell]:
             contexts.append(context)
             if subject:
                 sign_in(context, service, subject)
-        bell = Bell((beside.page.context if beside else contexts[-1]).new_page(), host)
+        context = beside.page.context if beside else contexts[-1]
+        bell = Bell(context.new_page(), host)
         opened.append(bell)
         return bell.go(at)
 

@@ -1,4 +1,4 @@
-// Elements are made without markup: no text can ever become any, and hosts may forbid `innerHTML`.
+// Elements are made without markup: no text can become any, and hosts may forbid `innerHTML`.
 
 /** `make('p', { class: 'empty', onclick: … }, 'text', another)`: attributes, listeners, children; null is left out. */
 export function make(tag, attributes = {}, ...children) {

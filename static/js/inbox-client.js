@@ -122,8 +122,10 @@ export class InboxClient {
   /** Ends the session in this browser; the person's other sessions go on. A token has none. */
   async signOut() {
     this.#unsent.clear();
-    // The answer is a page, of no use here, and one that a page of another origin may not read: hence `no-cors`.
-    await this.#answer(this.url('logout'), { method: 'POST', body: new URLSearchParams(), mode: 'no-cors' });
+    // The answer is a page, which another origin may neither read nor even receive: asking tells whether it worked.
+    await this.#answer(this.url('logout'), { method: 'POST', body: new URLSearchParams(), mode: 'no-cors' }).catch(() => {});
+    const { status } = await this.#answer(this.unreadUrl, { cache: 'no-store' });
+    if (status !== 401) throw new InboxError(status);
   }
 
   // The way out

@@ -48,9 +48,9 @@ export class NotificationBell extends HTMLElement {
     if (this.isOpen) return;
     this.button.ariaExpanded = 'true';
     this.#region.hidden = false;
-    const panel = await this.load();
+    if (!this.#panel) await this.load();
     if (!this.isOpen) return;
-    panel?.open();
+    this.#panel?.open();
     this.emit('open');
   }
 
@@ -131,7 +131,7 @@ export class NotificationBell extends HTMLElement {
     }, icon(BELL, 'icon'), this.#badge);
     this.#region = make('section', { id: 'panel', part: 'panel', 'aria-labelledby': 'heading', hidden: true },
       make('h2', { id: 'heading', part: 'heading', tabindex: '-1' }, this.say('heading')));
-    // Here from the start: a live region that arrives together with its text is often not spoken.
+    // Here from the start: a live region that arrives with its text is often not spoken.
     this.#status = make('p', { class: 'spoken', role: 'status' });
     const { language, direction } = this.dictionary;
     const frame = make('div', { lang: language, dir: direction, hidden: true }, this.button, this.#region, this.#status);
@@ -159,7 +159,7 @@ export class NotificationBell extends HTMLElement {
     if (before && !isSamePerson) this.#panel?.empty();
     this.#panel?.draw();
     if (!arrived.length) return;
-    // Emptied first, and filled a moment later: to a screen reader two equal texts in a row would be one.
+    // Emptied first: to a screen reader two equal texts in a row would be one.
     this.#status.textContent = '';
     setTimeout(() => { this.#status.textContent = this.say('arrived', { count: arrived.length }); }, 100);
     this.emit('new', { notifications: arrived });
@@ -185,16 +185,17 @@ export class NotificationBell extends HTMLElement {
 
   async load() {
     const poller = this.#poller;
+    if (this.#panel) return;
     try {
-      // A browser remembers a module that failed to load; under another address it tries again.
+      // A browser remembers that a module failed to load; under another address it tries again.
       const again = this.#failedLoads ? `?again=${this.#failedLoads}` : '';
-      const [{ NotificationPanel }, client] = await Promise.all([import(`./notification-panel.js${again}`), this.#client()]);
+      const { NotificationPanel } = await import(`./notification-panel.js${again}`);
+      const client = await this.#client();
       if (poller && poller === this.#poller) this.#panel ??= new NotificationPanel(this, this.#region, client);
     } catch {
       this.#failedLoads += 1;
       this.#region.replaceChildren(this.#region.firstChild, make('p', {}, this.say('notLoaded')));
     }
-    return this.#panel;
   }
 }
 

@@ -17,7 +17,7 @@ export const timing = Object.freeze({
   jitter: 0.1, // a part of the interval: pages opened together drift apart
   timeout: 10 * SECOND, // for the whole answer, body included
   longestBackOff: 300 * SECOND,
-  shortestWait: SECOND, // whatever a header says, never a busy loop
+  shortestWait: SECOND, // whatever a header says
   longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; far beyond, it fires at once
 });
 
@@ -58,7 +58,7 @@ function retryAfter(response, now) {
 
 const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
 
-/** A listener's mistake is reported like any other, and must not stop the polling. */
+/** A listener's mistake must not stop the polling. */
 function safely(tell) {
   try {
     tell();
@@ -89,7 +89,7 @@ export class Poller {
   #failures = 0; // polls in a row that brought nothing
   #notBefore = 0; // the server asked for patience until then
   #due = 0; // when the next poll is, if nothing happens before
-  #knownSince = -Infinity; // start of the newest poll, or end of the newest local action; nothing older is believed
+  #knownSince = -Infinity; // start of the newest poll or end of the newest action; nothing older is believed
   #snapshot = null;
   #state = null;
   #freshAt = null;
@@ -130,7 +130,6 @@ export class Poller {
   /**
    * Runs a change of the reader's own. The answer to a poll that began before its end could be older than what the
    * reader has just done: there is no poll during the change, and a full one right after it, come what may.
-   * @template T @param {() => Promise<T>} action @returns {Promise<T>}
    */
   async act(action) {
     this.#actions += 1;
@@ -151,7 +150,7 @@ export class Poller {
     this.#drop();
     if (age >= timing.freshEnough) this.#pollWhenAllowed();
     else if (this.#failures) this.#arm(Math.max(timing.freshEnough - age, this.#notBefore - this.#now()));
-    else this.#arm(this.#rhythm());
+    else this.#arm(this.#rhythm(false)); // even where nobody looks: whoever led is gone
   }
 
   /** While nobody sees the page, it asks rarely. */
@@ -233,8 +232,8 @@ export class Poller {
   }
 
   /** How long until the next poll, when all goes well. */
-  #rhythm() {
-    const interval = this.#hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
+  #rhythm(hidden = this.#hidden) {
+    const interval = hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
     const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#options.random() - 1)));
     const spent = Math.max(this.#now() - this.#knownSince, 0); // a clock can be set back
     return Math.max(rhythm - spent, 0);
@@ -262,7 +261,7 @@ export class Poller {
     else this.#fail(answer);
   }
 
-  // The timer comes before the listeners, so that one that calls stop() or act() has the last word.
+  // The timer comes before the listeners: one that calls stop() or act() has the last word.
 
   #succeed(answer, startedAt) {
     this.#failures = 0;

@@ -47,8 +47,8 @@ export class NotificationPanel {
     this.help = button('keys', () => this.#help(), { 'aria-expanded': 'false', 'aria-controls': 'keys' });
     const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
     this.footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.help, this.keys);
-    this.body = make('div', { class: 'scroll' }, this.trouble, this.showNew, this.list, this.older, this.state);
-    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll), this.body, this.notice, this.footer);
+    this.body = make('div', { class: 'scroll' }, this.trouble, this.list, this.older, this.state);
+    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll), this.showNew, this.body, this.notice, this.footer);
 
     const { signal } = this.#ears;
     bell.root.addEventListener('keydown', (event) => this.#key(event), { signal });

@@ -1,12 +1,14 @@
 """examples/plain-page in the three places where a bell can live, each under a strict content security policy."""
 
 import json
+import re
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests import postgres
 from tests.bells import bells
 from tests.browser import browser
 from tests.hosts import EXAMPLE, program, same_origin
@@ -22,6 +24,23 @@ def chromium() -> Iterator[Browser]:
 def test_the_example_needs_two_lines_of_html() -> None:
     lines = [line for line in (EXAMPLE / "index.html").read_text().splitlines() if "notification-bell" in line]
     assert len(lines) == 2
+
+
+def test_the_page_on_embedding_names_what_hosts_can_set() -> None:
+    page = (postgres.ROOT / "docs/embedding.md").read_text()
+    style = (postgres.ROOT / "static/css/notification-bell.css").read_text()
+    scripts = "".join(file.read_text() for file in (postgres.ROOT / "static/js").glob("notification-*.js"))
+    documented = set(re.findall(r"--belfry-[a-z-]+", page))
+    assert documented == set(re.findall(r"--belfry-[a-z-]+", style))
+    attributes = set(re.findall(r"(?:getAttribute|hasAttribute)\('([a-z-]+)'\)", scripts))
+    rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    assert attributes <= rows
+    parts = set(re.findall(r"part: '([\w-]+)'", scripts)) | set(re.findall(r"= button\('(\w+)'", scripts)) | {"icon"}
+    named = re.search(r"^Parts: (.+)\.$", page, re.MULTILINE)
+    assert named
+    assert set(re.findall(r"`([\w-]+)`", named[1])) == parts
+    for event in re.findall(r"^\| `(new|count|open|read|error)` \|", page, re.MULTILINE):
+        assert f"emit('{event}'" in scripts
 
 
 def test_under_a_path_of_the_hosts_own_site(chromium: Browser) -> None:

@@ -1,4 +1,4 @@
-"""The bell's words: every language says everything, plurals and dates are the language's own, hosts may replace them."""
+"""The bell in several languages: everything is said, plurals and dates are the language's own, hosts may replace it."""
 
 import json
 import re

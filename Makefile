@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 export PORT
 
-.PHONY: help run test test-deep check lock bench docs clean
+.PHONY: help run test test-deep check lock screenshots bench docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's
 	@$(BIN)/python -m tests.browser --install
 	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(T)
 	sh tests/on_debian_postgres.sh $(BIN)/pytest $(T)
+
+screenshots: $(VENV)/dev.txt ## take the pictures of the README and the docs
+	@$(BIN)/python -m tests.browser --install
+	$(BIN)/python -m tests.screenshots
 
 bench: $(VENV)/dev.txt ## measure beside the ordinary way to write it
 	$(BIN)/python -m bench

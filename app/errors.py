@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
 
 # Below these every refusal is JSON, whatever the caller says that it accepts.
-API_PATHS = ("/notifications/",)
+API_PATHS = ("/notifications/", "/preferences/", "/api/", "/openapi.json/")
 
 # Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
 DETAILS = {

@@ -1,23 +1,93 @@
 """The pages: /, /login, /logout, /tickets/… They work without JavaScript; their forms answer 303."""
 
 from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, TypeVar
 
 import flask
 from flask.typing import ResponseReturnValue
+from markupsafe import Markup
+from pydantic import Field
 
-from app import auth, db, guard, inbox, marking, people, settings
+from app import auth, db, guard, inbox, marking, people, sanitize, settings, validation
 from app.errors import FieldError, Problem, answer_problem
-from app.validation import BIGINT_MAX
+from app.validation import BIGINT_MAX, Id, Model
 
 PAGE = 20  # notifications on the page; the same as a poll's own default, so that their tags are the same
 LONGEST_PATH = 2000
+# What takes a notification out of the part of the inbox that is shown; after any other mark its row stays.
+LEAVES = {"all": {"archive"}, "unread": {"read", "archive"}, "archived": {"unarchive"}}
+MANY = {"read", "archive", "seen"}  # what is done to all up to a version, by a button or, for seen, by the script
+
+Number = Annotated[int, Field(ge=0, le=BIGINT_MAX)]
+M = TypeVar("M", bound=Model)
 
 pages = flask.Blueprint("pages", __name__)
+
+
+class View(Model):
+    """The part of the inbox that a page shows; its links and forms carry it along."""
+
+    state: Literal["all", "unread", "archived"] = "all"
+    type: Annotated[str, Field(min_length=1, max_length=50)] | None = None
+    before: Id | None = None
+
+    def address(self, anchor: str | None = None, **more: Any) -> str:
+        """Where this part, or with `more` another one, is to be seen: without what goes without saying."""
+        wanted = {**self.model_dump(include=set(View.model_fields)), **more}
+        if wanted["state"] == "all":
+            del wanted["state"]
+        return flask.url_for("pages.inbox", _anchor=anchor, **wanted)
+
+
+class Shown(View):
+    """The query of the page. What a form has just done is in it too: that chooses a sentence and an undo, no more.
+
+    A forged one tells its reader a lie of ours about their own inbox, and its button undoes at most what they did.
+    """
+
+    done: Literal["read", "unread", "archive", "unarchive", "undo", "gone", "late"] | None = None
+    id: Id | None = None
+    changed: Number = 0
+    undo: Number = 0
+
+
+class Form(View):
+    """What a button of the page sends: for whom the page was drawn, its version, and what the button is about."""
+
+    reader: Number = 0  # of a page that names nobody: nobody
+    through: Number | None = None
+    id: Id | None = None
+    near: Id | None = None  # the row beside it, where whoever removes it goes on
+    undo: Number = 0
 
 
 @pages.app_template_filter("rfc3339")
 def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+@pages.app_template_filter("date_and_time")
+def date_and_time(moment: datetime) -> str:
+    """For who has no script that knows the reader's own clock."""
+    return f"{moment.astimezone(UTC):%-d %b %Y, %H:%M} UTC"
+
+
+@pages.app_template_filter("type_name")
+def type_name(type: str) -> str:
+    return type.translate(str.maketrans("_-.", "   "))
+
+
+@pages.app_template_filter("body")
+def body(stored: str) -> Markup:
+    return Markup(sanitize.written_anew(stored))  # noqa: S704 - written from the allow-list this very moment
+
+
+@pages.app_template_test("web_address")
+def is_web_address(url: str | None) -> bool:
+    try:
+        return bool(url and sanitize.url(url))
+    except ValueError:
+        return False
 
 
 @pages.errorhandler(Problem)
@@ -32,30 +102,86 @@ def ask_to_sign_in(problem: Problem) -> ResponseReturnValue:
 
 @pages.get("/", endpoint="inbox")
 def show_inbox() -> ResponseReturnValue:
-    snapshot = db.read(inbox.unread_snapshot, auth.reader(), PAGE)
+    reader = auth.reader()
+    shown = _checked(Shown, flask.request.args.items(multi=True))
+    # The version comes before the list: what arrives between the two is listed, and a later "mark all" spares it.
+    snapshot = db.read(inbox.unread_snapshot, reader, 0)
+    found = db.read(
+        inbox.list_notifications, reader, shown.state, PAGE + 1, shown.before or BIGINT_MAX, type=shown.type
+    )
+    types = set(db.read(inbox.list_types, reader)) | ({shown.type} if shown.type else set())
     return flask.render_template(
         "inbox.html",
-        snapshot=snapshot.as_json(),
+        reader=reader,
+        snapshot=snapshot,
         etag=snapshot.tag(settings.current().epoch, PAGE),
         poll_interval=settings.current().poll_interval,
+        shown=shown,
+        leaves=LEAVES[shown.state],
+        notifications=found[:PAGE],
+        older=shown.address(before=found[PAGE - 1]["id"]) if len(found) > PAGE else None,
+        types=sorted(types),
     )
 
 
-@pages.post("/read")
-def mark_read() -> ResponseReturnValue:
-    """Marks one as read (`id`), or everything up to the version that the page showed (`through`)."""
-    reader = auth.reader()
-    fields = guard.form()
+@pages.post(f"/<any({', '.join(marking.VERBS)}):verb>")
+def mark(verb: str) -> ResponseReturnValue:
+    """Marks one notification (`id`), or everything up to the version that the page showed (`through`)."""
+    reader, form = auth.reader(), _form()
+    if form.reader != reader.user_id:
+        return _not_for_you()
+    if form.id is not None:
+        return _mark_one(reader, verb, form, form.id)
+    if form.through is None or verb not in MANY:
+        raise Problem(422, "The form is not valid.", [FieldError("id", "is required")])
+    done = db.write(marking.mark_through, reader, verb, form.through)
+    if verb == "seen" or not done["changed"]:
+        return flask.redirect(form.address(), 303)
+    return flask.redirect(form.address(done=verb, changed=done["changed"], undo=done["undo"]), 303)
+
+
+@pages.post("/undo")
+def undo() -> ResponseReturnValue:
+    """Puts back what a button for many has done; for a single one its opposite does that."""
+    reader, form = auth.reader(), _form()
+    if form.reader != reader.user_id:
+        return _not_for_you()
+    found = _unless_gone(marking.undo, reader, form.undo)
+    return flask.redirect(form.address(done="undo" if found else "late"), 303)
+
+
+def _mark_one(reader: people.Reader, verb: str, form: Form, id: int) -> ResponseReturnValue:
+    if not _unless_gone(marking.mark_one, reader, verb, id):
+        return flask.redirect(form.address(done="gone"), 303)
+    if verb in LEAVES[form.state]:
+        anchor = f"n{form.near}" if form.near else None
+        return flask.redirect(form.address(anchor, done=verb, id=id), 303)
+    return flask.redirect(form.address(f"n{id}"), 303)
+
+
+def _unless_gone(change: Any, *arguments: Any) -> bool:
+    """Whether there was something to change: a notification may have moved on with its group, or be over."""
     try:
-        if "id" in fields:
-            db.write(marking.mark_one, reader, "read", _whole_number("id", fields["id"]))
-        else:
-            db.write(marking.mark_through, reader, "read", _whole_number("through", fields.get("through", "")))
+        db.write(change, *arguments)
     except Problem as problem:
-        # The notification moved on with its group, or is gone: the list that comes next shows what is true.
         if problem.status != 404:
             raise
+        return False
+    return True
+
+
+def _not_for_you() -> ResponseReturnValue:
+    """Somebody else has signed in since the page was drawn: nothing is changed, and they see what is theirs."""
     return flask.redirect(flask.url_for("pages.inbox"), 303)
+
+
+def _form() -> Form:
+    return _checked(Form, [*flask.request.args.items(multi=True), *guard.form().items()])
+
+
+def _checked(model: type[M], given: Any) -> M:
+    # Names that we do not know are passed over: links to a page get them added by mail programs and the like.
+    return validation.check_query(model, [(name, value) for name, value in given if name in model.model_fields])
 
 
 @pages.route("/login", methods=["GET", "POST"])
@@ -135,9 +261,3 @@ def safe_path(wanted: str) -> str:
     home = flask.url_for("pages.inbox")
     is_path = wanted.startswith(home) and not wanted.startswith("//") and len(wanted) <= LONGEST_PATH
     return wanted if is_path and wanted.isprintable() and "\\" not in wanted else home
-
-
-def _whole_number(field: str, typed: str) -> int:
-    if not (typed.isascii() and typed.isdigit() and len(typed) <= 19 and int(typed) <= BIGINT_MAX):
-        raise Problem(422, "The form is not valid.", [FieldError(field, "must be a whole number")])
-    return int(typed)

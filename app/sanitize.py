@@ -99,6 +99,13 @@ def body(raw: str) -> Body:
     return writer.result()
 
 
+def written_anew(stored: str) -> str:
+    """The `html` of a stored body, for a page: what `body` once wrote stays as it is, anything else is not believed."""
+    writer = _CanonicalWriter()
+    writer.feed(stored)
+    return writer.result().html
+
+
 def url(raw: str) -> str:
     """`raw` unchanged, if it is an http(s) URL or a path on the same site that every browser reads as just that.
 

@@ -27,6 +27,11 @@ API: dict[str, Any] = {
 PAGES: dict[str, Any] = {
     "GET /": None,
     "POST /read": {"through": "1"},
+    "POST /unread": {"id": "1"},
+    "POST /archive": {"id": "1"},
+    "POST /unarchive": {"id": "1"},
+    "POST /seen": {"through": "1"},
+    "POST /undo": {"undo": "1"},
 }
 # For everybody.
 OPEN: dict[str, Any] = {

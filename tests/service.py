@@ -1,7 +1,7 @@
 """The real service for tests: gunicorn with its workers on a database of its own, and what its people do with it."""
 
 import contextlib
-import json
+import functools
 import signal
 import socket
 import subprocess
@@ -9,9 +9,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
+from flask import Flask
+
+from app import create_app, db, people, publishing, settings
+from app.publishing import Event
+from app.settings import Settings
+from app.validation import check
 from tests import postgres
 
 
@@ -23,7 +30,6 @@ class Service:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = postgres.environment(database_url, PORT=str(self.port), **settings)
-        self.sent = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -36,6 +42,9 @@ class Service:
             self.process.send_signal(signal.SIGTERM)
             self.process.wait(timeout=30)
             self.process = None
+        if "operator" in self.__dict__:
+            with self.operator.app_context():
+                db.engine().dispose()
 
     def flask(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """What `flask …` answers in a terminal on this service's database."""
@@ -50,23 +59,30 @@ class Service:
         )
 
     def send(self, *recipients: str, title: str, type: str = "comment", **fields: Any) -> None:
-        """Publishes an event as a line of a file, the way that takes every field."""
-        line = json.dumps({"recipients": recipients, "title": title, "type": type, **fields})
-        # Equal lines in two files are one event: a blank at the end makes another line of it.
-        self.sent += 1
-        done = self.flask("send", "--file", "-", stdin=line + " " * self.sent + "\n")
-        assert done.returncode == 0, done.stderr
+        """Publishes an event, as `flask send` does but without the half second that starting it takes."""
+        self.send_all(*recipients, events=[{"title": title, "type": type, **fields}])
+
+    def send_all(self, *recipients: str, events: Iterable[dict[str, Any]]) -> None:
+        """Publishes many events, oldest first."""
+        with self.operator.app_context():
+            for event in events:
+                checked = check(Event, {"type": "comment", **event})
+                db.write(publishing.publish, checked, recipients, timedelta(days=30))
 
     def add_user(self, subject: str, password: str | None = None) -> None:
-        more = ["--password", password] if password else []
-        done = self.flask("user", "add", subject, *more)
-        assert done.returncode == 0, done.stderr
+        with self.operator.app_context():
+            db.write(people.save_user, subject, None, password)
 
     def link(self, subject: str) -> str:
         """A one-use sign-in link."""
-        done = self.flask("user", "link", subject)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        with self.operator.app_context():
+            return f"{settings.current().own_url}/tickets/{db.write(people.make_ticket, subject, 600, None)}"
+
+    @functools.cached_property
+    def operator(self) -> Flask:
+        """The app on the service's database, for what its people do in the middle of a test."""
+        known = {name: self.environment.get(name.upper()) for name in Settings.model_fields}
+        return create_app(**{name: value for name, value in known.items() if value is not None})
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class Server {
   get times() { return this.requests.map(({ at }) => at); }
   get tags() { return this.requests.map(({ tag }) => tag); }
 
-  fetch = (url, { headers, signal, cache }) => new Promise((resolve, reject) => {
+  fetch = (url, { headers, signal, cache, credentials }) => new Promise((resolve, reject) => {
     this.most = Math.max(this.most, ++this.inFlight);
     let over = false;
     const end = (how) => { if (!over) { over = true; this.inFlight -= 1; how(); } };
@@ -66,6 +66,7 @@ class Server {
     }));
     const request = {
       url, cache, signal, answer, at: (this.clock.time - this.began) / 1000, tag: headers.get('If-None-Match'),
+      authorization: headers.get('Authorization'), credentials,
     };
     this.requests.push(request);
     const reply = this.reply(request, this.requests.length);
@@ -82,26 +83,28 @@ export const list = (version, etag = `"v${version}"`) => ({
   status: 200, headers: { ETag: etag }, body: { user: 'ada', notifications: [], unread_count: 0, version, more: false },
 });
 
-export function stage({ etag, interval, random = 0.5, onSnapshot, onState } = {}) {
+export function stage({ etag, interval, random = 0.5, onSnapshot, onState, fetch } = {}) {
   const clock = new Clock();
   const server = new Server(clock);
   const heard = { versions: [], states: [] };
+  const news = [];
   const poller = new Poller({
     url: '/notifications/unread',
     etag,
     interval,
-    fetch: server.fetch,
+    fetch: fetch?.(server) ?? server.fetch,
     now: clock.now,
     setTimer: clock.setTimer,
     clearTimer: clock.clearTimer,
     random: () => random,
+    onNews: (one) => news.push(one),
     onSnapshot: (snapshot) => { heard.versions.push(snapshot.version); onSnapshot?.(snapshot, poller); },
     onState: (state, freshAt) => {
       heard.states.push([state, freshAt === null ? null : (freshAt - server.began) / 1000]);
       onState?.(state, poller);
     },
   });
-  return { clock, server, heard, poller };
+  return { clock, server, heard, poller, news };
 }
 """
 
@@ -118,8 +121,8 @@ def play() -> Iterator[Play]:
             route.fulfill(content_type="text/html", body="<!doctype html><title>poller</title>")
         elif path == "/stage.js":
             route.fulfill(content_type="text/javascript", body=STAGE)
-        elif path == "/poller.js":
-            route.fulfill(content_type="text/javascript", body=(STATIC / "poller.js").read_text())
+        elif path in ("/poller.js", "/token.js"):
+            route.fulfill(content_type="text/javascript", body=(STATIC / path[1:]).read_text())
         else:
             route.abort()
 
@@ -554,6 +557,262 @@ def test_a_local_action_that_fails_says_so_and_is_followed_by_a_poll_too(play: P
     """) == ["403", [0, 2], ['"v1"', None]]
 
 
+# Being looked at
+
+
+@pytest.mark.parametrize("event", ["poller.wake()", "poller.hide(true); poller.hide(false)"])
+@pytest.mark.parametrize(("age", "times"), [(4.9, [0]), (5, [0, 5])])
+def test_looked_at_again_it_asks_at_once_unless_it_has_just_asked(
+    play: Play, event: str, age: float, times: list[float]
+) -> None:
+    assert (
+        play(f"""
+        const {{ clock, server, poller }} = stage();
+        poller.start();
+        await clock.pass({age});
+        {event};
+        await clock.pass(0);
+        return server.times;
+    """)
+        == times
+    )
+
+
+def test_looked_at_again_it_keeps_its_rhythm_and_its_tag(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage({ etag: '"v1"' });
+        poller.start();
+        await clock.pass(2);
+        poller.wake();
+        await clock.pass(20);
+        poller.wake();
+        await clock.pass(40);
+        return [server.times, server.tags];
+    """) == [[0, 22, 52], ['"v1"'] * 3]
+
+
+def test_waking_presses_no_server_that_asked_for_patience_and_doubles_no_poll(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage({ random: 0 });
+        server.latency = 8;
+        server.reply = () => ({ status: 429, headers: { 'Retry-After': '60' } });
+        poller.start();
+        await clock.pass(6);
+        poller.wake();
+        await clock.pass(20);
+        poller.wake();
+        await clock.pass(50);
+        return [server.times, server.most];
+    """) == [[0, 68], 1]
+
+
+def test_waking_cuts_a_back_off_short_but_never_below_five_seconds(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage({ random: 0.9 });
+        server.reply = () => 'broken';
+        poller.start();
+        await clock.pass(2);
+        poller.wake();
+        await clock.pass(4);
+        poller.wake();
+        await clock.pass(10);
+        poller.wake();
+        await clock.pass(0);
+        return server.times;
+    """) == [0, 5, 10, 16]
+
+
+def test_a_hidden_page_slows_down_to_five_minutes(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage();
+        poller.start();
+        await clock.pass(1);
+        poller.hide(true);
+        await clock.pass(700);
+        return server.times;
+    """) == [0, 300, 600]
+
+
+def test_a_hidden_page_does_not_speed_a_slower_server_up(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage({ interval: 900_000 });
+        poller.hide(true);
+        poller.start();
+        await clock.pass(1000);
+        return server.times;
+    """) == [0, 900]
+
+
+# One for many
+
+
+NEWS = "{ ...list(7).body, version: 7 }"
+
+
+def heard_news(more: str = "") -> str:
+    return f"""{{ startedAt: clock.now(), snapshot: {NEWS}, etag: '"v7"', interval: 30000, failures: 0, notBefore: 0,
+        due: clock.now() + 30000, freshAt: clock.now(), {more} }}"""
+
+
+def test_a_follower_does_not_poll_and_takes_the_news(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, heard, poller }} = stage();
+        poller.start();
+        await clock.pass(1);
+        poller.lead(false);
+        await clock.pass(100);
+        poller.hear({heard_news()});
+        poller.hear({heard_news()});
+        await clock.pass(100);
+        return [server.times, heard.versions];
+    """) == [[0], [7]]
+
+
+def test_a_follower_that_comes_to_lead_asks_with_the_tag_it_heard_of(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, poller }} = stage();
+        poller.lead(false);
+        poller.start();
+        poller.lead(true);
+        await clock.pass(1);
+        poller.lead(false);
+        poller.hear({heard_news()});
+        await clock.pass(20);
+        poller.lead(true);
+        await clock.pass(31);
+        return [server.times, server.tags];
+    """) == [[0, 21, 51], [None, '"v7"', '"v7"']]
+
+
+def test_a_hidden_follower_that_comes_to_lead_asks_within_one_interval_and_then_rarely(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, poller }} = stage();
+        poller.start();
+        await clock.pass(1);
+        poller.hide(true);
+        poller.lead(false);
+        await clock.pass(1);
+        poller.hear({heard_news()});
+        poller.lead(true);
+        await clock.pass(400);
+        return server.times;
+    """) == [0, 32, 332]
+
+
+def test_a_follower_that_comes_to_lead_goes_on_with_the_back_off(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, heard, poller }} = stage({{ random: 0 }});
+        poller.start();
+        await clock.pass(1);
+        poller.lead(false);
+        poller.hear({heard_news("failures: 3, notBefore: clock.now() + 60000, due: clock.now() + 60000")});
+        poller.lead(true);
+        await clock.pass(100);
+        return [server.times.slice(0, 2), heard.states.map(([state]) => state).slice(0, 2)];
+    """) == [[0, 61], ["fresh", "stale"]]
+
+
+def test_what_a_poll_teaches_is_told_with_all_that_another_page_needs(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller, news } = stage();
+        server.reply = (request, number) => (number === 1 ? list(3) : number === 2 ? { status: 304 } : 'broken');
+        poller.start();
+        await clock.pass(61);
+        return news.map(({ startedAt, snapshot, etag, failures, due, freshAt }) => [
+            startedAt - server.began, snapshot.version, etag, failures, due - server.began, freshAt - server.began]);
+    """) == [
+        [0, 3, '"v3"', 0, 30_000, 0],
+        [30_000, 3, '"v3"', 0, 60_000, 30_000],
+        [60_000, 3, '"v3"', 1, 75_000, 30_000],
+    ]
+
+
+def test_older_news_than_a_local_action_are_not_believed(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, heard, poller }} = stage();
+        poller.start();
+        await clock.pass(1);
+        poller.lead(false);
+        const early = {heard_news()};
+        server.reply = () => list(8);
+        await clock.pass(1);
+        const action = poller.act(async () => {{ poller.hear(early); await clock.pass(1); }});
+        await action;
+        poller.hear(early);
+        await clock.pass(0);
+        poller.hear(early);
+        return [heard.versions, server.times];
+    """) == [[8], [0, 3]]
+
+
+def test_a_change_in_another_page_is_looked_for_if_that_page_does_not_tell(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, server, heard, poller }} = stage({{ etag: '"v1"' }});
+        poller.start();
+        await clock.pass(10);
+        poller.expectChange();
+        await clock.pass(5);
+        poller.expectChange();
+        poller.hear({heard_news()});
+        await clock.pass(10);
+        return [server.times, server.tags, heard.versions];
+    """) == [[0, 12], ['"v1"', None], [7]]
+
+
+def test_an_answer_on_its_way_while_another_page_changes_something_is_not_believed(play: Play) -> None:
+    assert play("""
+        const { clock, server, heard, poller } = stage();
+        server.reply = (request, number) => (number === 1 ? 'later' : list(2));
+        poller.start();
+        poller.expectChange();
+        server.requests[0].answer(list(1));
+        await clock.pass(3);
+        return [heard.versions, server.times];
+    """) == [[2], [0, 2]]
+
+
+# Tokens
+
+TOKENS = """
+    const { fetchWithToken } = await import('/token.js');
+    const asked = [];
+    const token = async () => { asked.push(1); return `token-${asked.length}`; };
+    const fetch = (server) => fetchWithToken({ token, fetch: server.fetch });
+    const { clock, server, heard, poller } = stage({ fetch });
+"""
+
+
+def test_a_401_asks_once_for_a_new_token(play: Play) -> None:
+    assert play(f"""{TOKENS}
+        server.reply = ({{ authorization }}) => ({{ status: authorization === 'Bearer token-1' ? 401 : 304 }});
+        poller.start();
+        await clock.pass(31);
+        return [server.requests.map(({{ authorization, credentials }}) => [authorization, credentials]), asked.length];
+    """) == [[["Bearer token-1", "omit"], ["Bearer token-2", "omit"], ["Bearer token-2", "omit"]], 2]
+
+
+def test_a_new_token_that_is_refused_too_ends_the_polling(play: Play) -> None:
+    assert play(f"""{TOKENS}
+        server.reply = () => ({{ status: 401 }});
+        poller.start();
+        await clock.pass(3600);
+        return [server.requests.length, asked.length, heard.states.map(([state]) => state)];
+    """) == [2, 2, ["signed out"]]
+
+
+def test_a_host_that_never_gives_a_token_holds_nothing_up(play: Play) -> None:
+    assert play("""
+        const { fetchWithToken } = await import('/token.js');
+        const token = () => new Promise(() => {});
+        const fetch = (server) => fetchWithToken({ token, fetch: server.fetch });
+        const { clock, server, heard, poller } = stage({ fetch });
+        poller.start();
+        await clock.pass(11);
+        poller.stop();
+        return [heard.states.map(([state]) => state), server.requests.length, clock.timers.size];
+    """) == [["stale"], 0, 0]
+
+
 # Stopping
 
 
@@ -592,6 +851,18 @@ def test_a_listener_may_stop_it(play: Play) -> None:
         await clock.pass(36_000);
         return [clock.timers.size, server.requests.length, heard.states];
     """) == [0, 1, []]
+
+
+def test_stopped_and_started_within_five_seconds_it_does_not_ask_again(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller } = stage();
+        poller.start();
+        await clock.pass(2);
+        poller.stop();
+        poller.start();
+        await clock.pass(29);
+        return server.times;
+    """) == [0, 30]
 
 
 def test_starting_twice_polls_once(play: Play) -> None:

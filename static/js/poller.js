@@ -1,56 +1,33 @@
 /**
- * When to ask for the unread list. Knows nothing of pages: it is given `fetch`, a clock and timers, so that a
- * test can let an hour pass in a moment, and it hands what it learns to two functions.
+ * When to ask for the unread list. Knows nothing of pages: `fetch`, clock and timers are given, so that a test can let
+ * an hour pass in a moment. types.d.ts has the shapes of what goes in and out.
  *
- * One poll at a time. The next one is due an interval after the last one STARTED, and its timer is set when
- * the last one has ENDED: a slow server is never asked twice at once, a fast one is asked in an even rhythm.
+ * The next poll is due an interval after the last one STARTED, and its timer is set when that one has ENDED: a slow
+ * server is never asked twice at once, a fast one in an even rhythm.
  */
 
 const SECOND = 1000;
 
-/** Every number that decides when to ask, in milliseconds unless it says otherwise. */
+/** Every number that decides when to ask, in milliseconds. */
 export const timing = Object.freeze({
   interval: 30 * SECOND, // until the server names another, in X-Poll-Interval
-  jitter: 0.1, // a part of the interval; pages opened together drift apart
+  hiddenInterval: 300 * SECOND, // while nobody sees the page
+  freshEnough: 5 * SECOND, // whoever looks again is not asked for
+  elsewhere: 2 * SECOND, // so long another page may take to tell how its change went
+  jitter: 0.1, // a part of the interval: pages opened together drift apart
   timeout: 10 * SECOND, // for the whole answer, body included
   longestBackOff: 300 * SECOND,
-  shortestWait: SECOND, // whatever a header says, never a busy loop
-  longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; a much longer wait would fire at once
+  shortestWait: SECOND, // whatever a header says
+  longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; far beyond, it fires at once
 });
 
-/**
- * @typedef {object} Snapshot the unread list, as `GET /notifications/unread` describes it
- * @property {string} user
- * @property {object[]} notifications
- * @property {number} unread_count
- * @property {number} version
- * @property {boolean} more
- *
- * @typedef {object} Answer what one poll brought
- * @property {number} status
- * @property {Snapshot | null} snapshot with status 200 only
- * @property {string | null} etag
- * @property {number | null} interval from now on, in milliseconds
- * @property {number} retryAfter milliseconds; 0 when the server did not ask for patience
- *
- * @typedef {object} Question
- * @property {string} url
- * @property {string | null} etag of what is known already; null asks for the list in any case
- * @property {AbortSignal} signal
- * @property {typeof globalThis.fetch} fetch
- * @property {() => number} now
- *
- * @typedef {'fresh' | 'stale' | 'signed out'} State
- */
-
-/** How to ask. This is the one place where a transport is chosen: push will be another function in here. */
+/** How to ask: the one place where a transport is chosen. Push will be another function in here. */
 export const transport = {
-  /** @param {Question} question @returns {Promise<Answer>} */
+  /** @param {import('./types').Question} question @returns {Promise<import('./types').Answer>} */
   async poll({ url, etag, signal, fetch, now }) {
     const headers = new Headers({ Accept: 'application/json' });
     if (etag) headers.set('If-None-Match', etag);
-    // The answers are no-store, so the browser keeps no tag for us; we compare, and its cache stays out of it.
-    const response = await fetch(url, { headers, signal, cache: 'no-store' });
+    const response = await fetch(url, { headers, signal, cache: 'no-store', credentials: 'include' });
     const snapshot = response.status === 200 ? await response.json() : null;
     if (snapshot && !(Array.isArray(snapshot.notifications) && Number.isSafeInteger(snapshot.version))) {
       throw new TypeError('The answer is not an unread list.');
@@ -67,9 +44,8 @@ export const transport = {
 };
 
 /**
- * The header says either seconds or a date. It counts on 429 and 503 only: proxies and rate limiters are known
- * to send it with good answers too. A date is compared with the server's own clock where that is to be seen.
- * @param {Response} response @param {() => number} now @returns {number} milliseconds
+ * Seconds, or a date, which is compared with the server's own clock where that is to be seen. Only on 429 and 503:
+ * rate limiters are known to send it with good answers too.
  */
 function retryAfter(response, now) {
   const value = response.headers.get('Retry-After');
@@ -80,11 +56,10 @@ function retryAfter(response, now) {
   return wait > 0 ? wait : 0; // also for what is no date at all
 }
 
-/** @param {number} wait */
 const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
 
-/** A listener's mistake is reported as any uncaught error is, and must not stop the polling. */
-function safely(/** @type {() => void} */ tell) {
+/** A listener's mistake must not stop the polling. */
+function safely(tell) {
   try {
     tell();
   } catch (error) {
@@ -92,73 +67,49 @@ function safely(/** @type {() => void} */ tell) {
   }
 }
 
+const defaults = {
+  onNews: () => {},
+  fetch: (input, init) => globalThis.fetch(input, init),
+  now: () => Date.now(),
+  setTimer: (callback, wait) => setTimeout(callback, wait),
+  clearTimer: (timer) => clearTimeout(timer),
+  random: () => Math.random(),
+};
+
 export class Poller {
-  #url;
+  #options;
   #etag;
   #interval;
-  #onSnapshot;
-  #onState;
-  #fetch;
-  #now;
-  #setTimer;
-  #clearTimer;
-  #random;
-
   #running = false;
-  #timer = /** @type {unknown} */ (null);
-  /** The poll under way. An answer is believed only while its poll is still the one in here. */
-  #asking = /** @type {{ abort: AbortController, timeout: unknown } | null} */ (null);
+  #leading = true;
+  #hidden = false;
+  #timer = null;
+  #asking = null; // the poll under way; an answer is believed only while its poll is the one in here
   #actions = 0; // local actions under way
   #failures = 0; // polls in a row that brought nothing
   #notBefore = 0; // the server asked for patience until then
-  #state = /** @type {State | null} */ (null);
-  #freshAt = /** @type {number | null} */ (null);
+  #due = 0; // when the next poll is, if nothing happens before
+  #knownSince = -Infinity; // start of the newest poll or end of the newest action; nothing older is believed
+  #snapshot = null;
+  #state = null;
+  #freshAt = null;
 
-  /**
-   * @param {object} options
-   * @param {string} options.url of the unread list
-   * @param {(snapshot: Snapshot) => void} options.onSnapshot there is something new
-   * @param {(state: State, freshAt: number | null) => void} options.onState things go well, badly, or no
-   *   further; and the time up to which what is shown is known to be true
-   * @param {string | null} [options.etag] of a list the page came with: then the first poll is a mere 304
-   * @param {number} [options.interval] milliseconds
-   * @param {typeof globalThis.fetch} [options.fetch]
-   * @param {() => number} [options.now] milliseconds since 1970
-   * @param {(callback: () => void, wait: number) => unknown} [options.setTimer]
-   * @param {(timer: any) => void} [options.clearTimer]
-   * @param {() => number} [options.random] from 0 up to 1
-   */
-  constructor({
-    url,
-    onSnapshot,
-    onState,
-    etag = null,
-    interval = timing.interval,
-    fetch = (input, init) => globalThis.fetch(input, init),
-    now = () => Date.now(),
-    setTimer = (callback, wait) => setTimeout(callback, wait),
-    clearTimer = (timer) => clearTimeout(timer),
-    random = () => Math.random(),
-  }) {
-    this.#url = url;
-    this.#onSnapshot = onSnapshot;
-    this.#onState = onState;
-    this.#etag = etag;
-    this.#interval = withinReason(interval);
-    this.#fetch = fetch;
-    this.#now = now;
-    this.#setTimer = setTimer;
-    this.#clearTimer = clearTimer;
-    this.#random = random;
-    if (etag) this.#freshAt = now();
+  /** @param {import('./types').PollerOptions} options */
+  constructor(options) {
+    this.#options = { ...defaults, ...options };
+    this.#etag = options.etag ?? null;
+    this.#interval = withinReason(options.interval ?? timing.interval);
+    if (this.#etag) this.#freshAt = this.#now();
   }
 
-  /** Polls at once, and from then on until `stop()` or until the server says that nobody is signed in. */
+  get running() { return this.#running; }
+
+  /** Polls until `stop()`, or until the server says that nobody is signed in. */
   start() {
     if (this.#running) return;
     this.#running = true;
     this.#state = null;
-    this.#pollWhenAllowed();
+    this.wake();
   }
 
   /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
@@ -167,10 +118,7 @@ export class Poller {
     this.#drop();
   }
 
-  /**
-   * Asks now, and for the whole list: whoever calls this knows that something has changed. Only a server that
-   * asked for patience is not pressed.
-   */
+  /** Asks now, and for the whole list, for something has changed. Only a server that asked for patience is not pressed. */
   pollNow() {
     if (!this.#running) return;
     this.#etag = null;
@@ -180,10 +128,8 @@ export class Poller {
   }
 
   /**
-   * Runs a change of the reader's own. No poll that began before the change was over may still speak: its
-   * answer can be older than what the reader has just done. So there is none during the change and a full one
-   * right after it, whether it succeeded or not.
-   * @template T @param {() => Promise<T>} action @returns {Promise<T>}
+   * Runs a change of the reader's own. The answer to a poll that began before its end could be older than what the
+   * reader has just done: there is no poll during the change, and a full one right after it, come what may.
    */
   async act(action) {
     this.#actions += 1;
@@ -192,9 +138,75 @@ export class Poller {
       return await action();
     } finally {
       this.#actions -= 1;
+      this.#knownSince = this.#now();
       this.pollNow();
     }
   }
+
+  /** Looked at, or online again: asks now, unless what is known is of just now. */
+  wake() {
+    if (!this.#running || !this.#leading || this.#asking) return;
+    const age = Math.abs(this.#now() - this.#knownSince);
+    this.#drop();
+    if (age >= timing.freshEnough) this.#pollWhenAllowed();
+    else if (this.#failures) this.#arm(Math.max(timing.freshEnough - age, this.#notBefore - this.#now()));
+    else this.#arm(this.#rhythm(false)); // even where nobody looks: whoever led is gone
+  }
+
+  /** While nobody sees the page, it asks rarely. */
+  hide(hidden) {
+    if (hidden === this.#hidden) return;
+    this.#hidden = hidden;
+    if (!hidden) this.wake();
+    else if (this.#timer !== null && this.#failures === 0) this.#arm(this.#rhythm());
+  }
+
+  /** Whether this page asks, or follows: then another one does, and `hear()` brings its news. */
+  lead(leading) {
+    if (leading === this.#leading) return;
+    this.#leading = leading;
+    if (leading) {
+      this.wake();
+    } else {
+      this.#clearTimer(this.#timer);
+      this.#timer = null;
+    }
+  }
+
+  /** Takes what another page has learnt. @param {import('./types').News} news */
+  hear({ startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
+    const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now();
+    if (!this.#running || this.#actions > 0 || outdated) return;
+    this.#drop();
+    this.#knownSince = startedAt;
+    this.#interval = withinReason(interval);
+    this.#failures = failures;
+    this.#notBefore = notBefore;
+    this.#freshAt = freshAt;
+    this.#arm(failures ? Math.max(due - this.#now(), 0) : this.#rhythm());
+    if (failures) {
+      this.#tell('stale');
+    } else if (etag !== null && etag === this.#etag) {
+      this.#tell('fresh');
+    } else if (snapshot) {
+      this.#keep(snapshot, etag);
+    } else {
+      this.pollNow();
+    }
+  }
+
+  /** Another page is changing something, and will tell; unless it goes away over it. */
+  expectChange() {
+    if (!this.#running || !this.#leading || this.#actions > 0) return;
+    this.#drop();
+    this.#etag = null;
+    this.#knownSince = this.#now();
+    this.#arm(Math.max(timing.elsewhere, this.#notBefore - this.#now()));
+  }
+
+  #now() { return this.#options.now(); }
+
+  #clearTimer(timer) { this.#options.clearTimer(timer); }
 
   #drop() {
     this.#clearTimer(this.#timer);
@@ -213,23 +225,32 @@ export class Poller {
     else this.#poll();
   }
 
-  #arm(/** @type {number} */ wait) {
-    this.#timer = this.#setTimer(() => this.#poll(), wait);
+  #arm(wait) {
+    this.#clearTimer(this.#timer);
+    this.#due = this.#now() + wait;
+    this.#timer = this.#leading ? this.#options.setTimer(() => this.#poll(), wait) : null;
+  }
+
+  /** How long until the next poll, when all goes well. */
+  #rhythm(hidden = this.#hidden) {
+    const interval = hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
+    const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#options.random() - 1)));
+    const spent = Math.max(this.#now() - this.#knownSince, 0); // a clock can be set back
+    return Math.max(rhythm - spent, 0);
   }
 
   async #poll() {
     const startedAt = this.#now();
+    this.#knownSince = startedAt;
     const abort = new AbortController();
-    const asking = { abort, timeout: this.#setTimer(() => abort.abort(), timing.timeout) };
+    const asking = { abort, timeout: this.#options.setTimer(() => abort.abort(), timing.timeout) };
     this.#asking = asking;
 
-    let answer = /** @type {Answer | null} */ (null);
+    let answer = null;
     try {
-      answer = await transport.poll({
-        url: this.#url, etag: this.#etag, signal: abort.signal, fetch: this.#fetch, now: this.#now,
-      });
+      answer = await transport.poll({ ...this.#options, etag: this.#etag, signal: abort.signal });
     } catch {
-      // No network, a time-out, or not JSON: in each case there is no answer, and that is dealt with below.
+      // No network, a time-out, or not JSON: there is no answer.
     }
     if (this.#asking !== asking) return;
     this.#asking = null;
@@ -240,41 +261,56 @@ export class Poller {
     else this.#fail(answer);
   }
 
-  // In all three the timer comes before the listeners, so that one that calls stop() or act() has the last word.
+  // The timer comes before the listeners: one that calls stop() or act() has the last word.
 
-  #succeed(/** @type {Answer} */ answer, /** @type {number} */ startedAt) {
+  #succeed(answer, startedAt) {
     this.#failures = 0;
     this.#freshAt = startedAt;
-    if (answer.snapshot) this.#etag = answer.etag;
+    this.#notBefore = 0;
     if (answer.interval) this.#interval = withinReason(answer.interval);
-
-    const rhythm = withinReason(this.#interval * (1 + timing.jitter * (2 * this.#random() - 1)));
-    const spent = Math.max(this.#now() - startedAt, 0); // a clock that was set back must not add to the wait
-    this.#arm(Math.max(rhythm - spent, 0));
-
-    const { snapshot } = answer;
-    if (snapshot) safely(() => this.#onSnapshot(snapshot));
-    if (this.#running) this.#tell('fresh');
+    this.#arm(this.#rhythm());
+    if (answer.snapshot) this.#keep(answer.snapshot, answer.etag);
+    else this.#tell('fresh');
+    this.#share();
   }
 
-  #fail(/** @type {Answer | null} */ answer) {
+  #keep(snapshot, etag) {
+    this.#snapshot = snapshot;
+    this.#etag = etag;
+    safely(() => this.#options.onSnapshot(snapshot));
+    this.#tell('fresh');
+  }
+
+  #fail(answer) {
     const ceiling = Math.max(timing.longestBackOff, this.#interval);
-    const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#random();
-    const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#random());
+    const backOff = Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#options.random();
+    const patience = (answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#options.random());
     this.#failures += 1;
     this.#notBefore = patience ? this.#now() + withinReason(patience) : 0;
     this.#arm(withinReason(Math.max(backOff, patience)));
     this.#tell('stale');
+    this.#share();
   }
 
   #end() {
     this.#running = false;
+    this.#knownSince = -Infinity;
+    this.#snapshot = null;
+    this.#etag = null;
     this.#tell('signed out');
   }
 
-  #tell(/** @type {State} */ state) {
-    if (state === this.#state) return;
+  #share() {
+    if (!this.#running || this.#actions > 0) return; // a listener may have stopped it, or begun a change
+    safely(() => this.#options.onNews({
+      startedAt: this.#knownSince, snapshot: this.#snapshot, etag: this.#etag, interval: this.#interval,
+      failures: this.#failures, notBefore: this.#notBefore, due: this.#due, freshAt: this.#freshAt,
+    }));
+  }
+
+  #tell(state) {
+    if (state === this.#state || (!this.#running && state !== 'signed out')) return;
     this.#state = state;
-    safely(() => this.#onState(state, this.#freshAt));
+    safely(() => this.#options.onState(state, this.#freshAt));
   }
 }

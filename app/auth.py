@@ -2,10 +2,11 @@
 
 import flask
 import jwt
+from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, current_user, login_user, logout_user
 
 from app import db, keys, limits, people, settings, validation
-from app.errors import Problem, signed_out
+from app.errors import Problem, answer_problem, signed_out
 from app.keys import Sender
 from app.people import Reader
 from app.settings import Settings
@@ -165,6 +166,15 @@ def end_session() -> None:
         db.write(people.end_session, current_user.reader)
     logout_user()
     flask.session.clear()
+
+
+def ask_to_sign_in(problem: Problem) -> ResponseReturnValue:
+    """Sends who is not signed in to the sign-in page, and back from there. For pages; the API never redirects."""
+    if problem.status != 401:
+        return answer_problem(problem)
+    request = flask.request
+    wanted = request.script_root + request.full_path.rstrip("?") if request.method == "GET" else None
+    return flask.redirect(flask.url_for("pages.sign_in", next=wanted), 303)
 
 
 def caller() -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from pydantic import Field
 
 from app import auth, db, guard, inbox, marking, people, sanitize, settings, validation
-from app.errors import FieldError, Problem, answer_problem
+from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX, Id, Model
 
 PAGE = 20  # notifications on the page; the same as a poll's own default, so that their tags are the same
@@ -90,14 +90,7 @@ def is_web_address(url: str | None) -> bool:
         return False
 
 
-@pages.errorhandler(Problem)
-def ask_to_sign_in(problem: Problem) -> ResponseReturnValue:
-    """A page sends somebody who is not signed in to the sign-in page, and back from there; the API never does."""
-    if problem.status != 401:
-        return answer_problem(problem)
-    request = flask.request
-    wanted = request.script_root + request.full_path.rstrip("?") if request.method == "GET" else None
-    return flask.redirect(flask.url_for("pages.sign_in", next=wanted), 303)
+pages.register_error_handler(Problem, auth.ask_to_sign_in)
 
 
 @pages.get("/", endpoint="inbox")

@@ -26,12 +26,10 @@ API: dict[str, Any] = {
 # The same for pages: the form that they take.
 PAGES: dict[str, Any] = {
     "GET /": None,
-    "POST /read": {"through": "1"},
-    "POST /unread": {"id": "1"},
-    "POST /archive": {"id": "1"},
-    "POST /unarchive": {"id": "1"},
-    "POST /seen": {"through": "1"},
+    "POST /<any(read, unread, archive, unarchive, seen):verb>": {"through": "1"},
     "POST /undo": {"undo": "1"},
+    "GET /kinds": None,
+    "POST /kinds": {"type": "comment", "muted": "1"},
 }
 # For everybody.
 OPEN: dict[str, Any] = {
@@ -44,7 +42,13 @@ OPEN: dict[str, Any] = {
     "GET /openapi.json": None,
 }
 
-EXAMPLES = {"<int:id>": "1", "<ticket>": "unknown", "<type>": "comment", "<path:filename>": "js/poller.js"}
+EXAMPLES = {
+    "<any(read, unread, archive, unarchive, seen):verb>": "read",
+    "<int:id>": "1",
+    "<ticket>": "unknown",
+    "<type>": "comment",
+    "<path:filename>": "js/poller.js",
+}
 
 
 def of(app: flask.Flask) -> set[str]:

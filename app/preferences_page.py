@@ -1,0 +1,41 @@
+"""The page /kinds: which kinds of event the reader hears of. It works without JavaScript; its form answers 303."""
+
+from typing import Annotated, Literal
+
+import flask
+from flask.typing import ResponseReturnValue
+from pydantic import Field
+
+from app import auth, db, guard, inbox, preferences, validation
+from app.errors import Problem
+from app.events import Type
+from app.validation import BIGINT_MAX, Model
+
+page = flask.Blueprint("preferences_page", __name__)
+page.register_error_handler(Problem, auth.ask_to_sign_in)
+
+
+class Form(Model):
+    """What a button of the page sends: for whom it was drawn, and which kind to mute or to hear again."""
+
+    reader: Annotated[int, Field(ge=0, le=BIGINT_MAX)] = 0
+    type: Type
+    muted: Literal["0", "1"]
+
+
+@page.get("/kinds")
+def show() -> ResponseReturnValue:
+    reader = auth.reader()
+    snapshot = db.read(inbox.unread_snapshot, reader, 0)
+    kinds = db.read(preferences.list_types, reader)
+    return flask.render_template("kinds.html", reader=reader, user=snapshot.user, kinds=kinds)
+
+
+@page.post("/kinds")
+def change() -> ResponseReturnValue:
+    reader = auth.reader()
+    form = validation.check_query(Form, guard.form().items())
+    # Somebody else may have signed in since the page was drawn: then nothing is changed, and they see what is theirs.
+    if form.reader == reader.user_id:
+        db.write(preferences.mute, reader, form.type, muted=form.muted == "1")
+    return flask.redirect(flask.url_for("preferences_page.show", _anchor=f"kind-{form.type}"), 303)

@@ -83,6 +83,8 @@ events = Table(
     Column("received", Integer, nullable=False),
     # The recipient where there is but one, so that erasing the person finds the text too.
     Column("only_user_id", BigInteger),
+    _created_at(),
+    Column("expires_at", Moment, nullable=False),
     # Who sent it; null: the command line.
     Column("api_key_id", BigInteger, ForeignKey("api_keys.id")),
     # For "everyone": the last user it was delivered to, and the last there was when it was published.
@@ -91,8 +93,6 @@ events = Table(
     Column("retracted_at", Moment),
     # Marked first, so that it is out of sight while its notifications are still being taken away.
     Column("is_retracting", Boolean, nullable=False, server_default=text("false")),
-    _created_at(),
-    Column("expires_at", Moment, nullable=False),
     CheckConstraint("priority IN ('low', 'normal', 'high')", name="priority"),
     Index(None, "expires_at"),  # retention.delete_events
     Index(None, "only_user_id", postgresql_where=text("only_user_id IS NOT NULL")),  # personal_data.erase

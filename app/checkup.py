@@ -33,6 +33,27 @@ def stats(connection: Connection) -> dict[str, int]:
     return dict(connection.execute(STATS).one()._mapping)
 
 
+LIST_USERS = text("""
+    SELECT subject, display_name, is_active, password_hash IS NOT NULL AS has_password, inbox_version, created_at
+    FROM users ORDER BY subject LIMIT :limit OFFSET :offset
+""")
+
+
+def list_users(connection: Connection, limit: int, offset: int) -> list[dict[str, Any]]:
+    """The users by name, for the operator."""
+    found = connection.execute(LIST_USERS, {"limit": limit, "offset": offset})
+    return [dict(row._mapping) for row in found]
+
+
+FIND_SOMEBODY = text("SELECT subject FROM users WHERE is_active ORDER BY subject LIMIT 1")
+
+
+def find_somebody(connection: Connection) -> str | None:
+    """Somebody who can sign in, for whoever tries the service out. Index: users_subject_key."""
+    subject: str | None = connection.execute(FIND_SOMEBODY).scalar_one_or_none()
+    return subject
+
+
 class Finding(NamedTuple):
     """One thing that was looked at; `verdict` is ok, look or broken, `advice` what to do about it."""
 

@@ -7,7 +7,7 @@ import flask
 import orjson
 from flask.cli import AppGroup
 
-from app import db, limits, people, personal_data, sanitize, settings
+from app import checkup, db, limits, people, personal_data, sanitize, settings
 from app.console import Outcome, says
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX
@@ -106,7 +106,7 @@ def user_link(subject: str, valid: int, return_to: str | None) -> Outcome:
 @says
 def user_list(limit: int, offset: int) -> Outcome:
     """List users by name."""
-    found = db.read(people.list_users, limit, offset)
+    found = db.read(checkup.list_users, limit, offset)
     lines = [f"{u['subject']}  {u['display_name'] or '-'}  {'active' if u['is_active'] else 'disabled'}" for u in found]
     return found, "\n".join(lines) or "There are no users."
 

@@ -122,7 +122,7 @@ def mark(verb: str) -> ResponseReturnValue:
     """Marks one notification (`id`), or everything up to the version that the page showed (`through`)."""
     reader, form = auth.reader(), _form()
     if form.reader != reader.user_id:
-        return _not_for_you()
+        return _not_for_you(reader)
     if form.id is not None:
         return _mark_one(reader, verb, form, form.id)
     if form.through is None or verb not in MANY:
@@ -138,7 +138,7 @@ def undo() -> ResponseReturnValue:
     """Puts back what a button for many has done; for a single one its opposite does that."""
     reader, form = auth.reader(), _form()
     if form.reader != reader.user_id:
-        return _not_for_you()
+        return _not_for_you(reader)
     found = _unless_gone(marking.undo, reader, form.undo)
     return flask.redirect(form.address(done="undo" if found else "late"), 303)
 
@@ -163,8 +163,9 @@ def _unless_gone(change: Any, *arguments: Any) -> bool:
     return True
 
 
-def _not_for_you() -> ResponseReturnValue:
+def _not_for_you(reader: people.Reader) -> ResponseReturnValue:
     """Somebody else has signed in since the page was drawn: nothing is changed, and they see what is theirs."""
+    db.read(inbox.position, reader)  # 401 for a session that is not good any more
     return flask.redirect(flask.url_for("pages.inbox"), 303)
 
 

@@ -35,7 +35,8 @@ def show() -> ResponseReturnValue:
 def change() -> ResponseReturnValue:
     reader = auth.reader()
     form = validation.check_query(Form, guard.form().items())
-    # Somebody else may have signed in since the page was drawn: then nothing is changed, and they see what is theirs.
     if form.reader == reader.user_id:
         db.write(preferences.mute, reader, form.type, muted=form.muted == "1")
+    else:  # somebody else has signed in since the page was drawn: nothing is changed, and they see what is theirs
+        db.read(inbox.position, reader)
     return flask.redirect(flask.url_for("preferences_page.show", _anchor=f"kind-{form.type}"), 303)

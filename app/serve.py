@@ -12,7 +12,7 @@ import click
 import flask
 from flask.cli import with_appcontext
 
-from app import db, demo, people, settings
+from app import checkup, db, demo, people, settings
 from app.console import explained
 
 LINK_SECONDS = 600
@@ -65,7 +65,7 @@ def _prepare() -> None:
     from flask_migrate import upgrade  # imported late, as in app/cli.py
 
     upgrade()
-    if not db.read(people.list_users, 1, 0):
+    if not db.read(checkup.list_users, 1, 0):
         db.write(demo.fill)
 
 
@@ -81,7 +81,7 @@ def _wait_until_it_listens(gunicorn: subprocess.Popen[bytes], port: int) -> bool
 def _greeting() -> str:
     url = settings.current().own_url
     lines = [f"Belfry is running:   {url}"]
-    subject = db.read(people.find_somebody)
+    subject = db.read(checkup.find_somebody)
     if subject is not None:
         ticket = db.write(people.make_ticket, subject, LINK_SECONDS)
         to = shlex.quote(subject)

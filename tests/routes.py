@@ -68,10 +68,12 @@ def path_of(route: str) -> str:
     return path
 
 
-def call(browser: FlaskClient, route: str, **options: Any) -> TestResponse:
-    """Makes the route's request."""
+def call(browser: FlaskClient, route: str, reader: int = 0, **options: Any) -> TestResponse:
+    """Makes the route's request; `reader` is the user for whom a page's form was drawn."""
     method = route.split(" ", 1)[0]
     body = {**API, **PAGES, **OPEN}[route]
+    if route in PAGES and body is not None:
+        body = {**body, "reader": reader}
     if body is not None:
         options["json" if route in API else "data"] = body
     return browser.open(path_of(route), method=method, **options)

@@ -16,7 +16,8 @@ from typing import Any
 from flask import Flask
 
 from app import create_app, db, people, publishing, settings
-from app.publishing import Event
+from app.events import Event
+from app.publishing import Order
 from app.settings import Settings
 from app.validation import check
 from tests import postgres
@@ -67,7 +68,7 @@ class Service:
         with self.operator.app_context():
             for event in events:
                 checked = check(Event, {"type": "comment", **event})
-                db.write(publishing.publish, checked, recipients, timedelta(days=30))
+                db.write(publishing.publish, [Order(checked, recipients)], timedelta(days=30))
 
     def add_user(self, subject: str, password: str | None = None) -> None:
         with self.operator.app_context():

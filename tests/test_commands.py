@@ -44,8 +44,10 @@ def ours(app: flask.Flask) -> dict[str, click.Command]:
 
 def test_the_commands_are_those_of_the_documentation(app: flask.Flask) -> None:
     people = {f"user {verb}" for verb in ("add", "link", "password", "list", "disable", "enable", "sign-out")}
+    people |= {"user erase", "user export"}
+    keys = {"key create", "key list", "key revoke"}
 
-    assert set(ours(app)) == {"send", "cleanup", "stats", "doctor", "demo", "serve", *people}
+    assert set(ours(app)) == {"send", "cleanup", "stats", "doctor", "demo", "serve", *people, *keys}
 
 
 def test_every_command_answers_in_json_if_asked_and_has_a_sentence_of_help(app: flask.Flask) -> None:

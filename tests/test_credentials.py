@@ -56,7 +56,10 @@ ROUTES = {
     "POST /api/v1/users/<subject>/sign-out": Route("people", 204),
     "POST /api/v1/tickets": Route("tickets", 201, {"user": "alice"}),
     "GET /": Route("page", 200),
-    "POST /read": Route("page", 303, {"through": "0"}),
+    "POST /<any(read, unread, archive, unarchive, seen):verb>": Route("page", 303, {"through": "0"}),
+    "POST /undo": Route("page", 303, {"undo": "1"}),
+    "GET /kinds": Route("page", 200),
+    "POST /kinds": Route("page", 303, {"type": "comment", "muted": "1"}),
     "GET /login": Route("everybody", 200),
     "POST /login": Route("everybody", 401, {"username": "alice", "password": "wrong"}),
     "POST /logout": Route("everybody", 303, {}),
@@ -65,7 +68,14 @@ ROUTES = {
     "GET /openapi.json": Route("everybody", 200),
     "GET /static/<path:filename>": Route("everybody", 200),
 }
-FORMS = {"POST /read", "POST /login", "POST /logout", "POST /tickets/<ticket>"}
+FORMS = {
+    "POST /<any(read, unread, archive, unarchive, seen):verb>",
+    "POST /undo",
+    "POST /kinds",
+    "POST /login",
+    "POST /logout",
+    "POST /tickets/<ticket>",
+}
 
 
 class World:
@@ -97,6 +107,7 @@ class World:
             },
             "<subject>": {"own": self._carol, "unknown": lambda: f"nobody-{next(self.numbers)}"},
             "<ticket>": {"unknown": lambda: "unknown"},
+            "<any(read, unread, archive, unarchive, seen):verb>": {"own": lambda: "read"},
             "<path:filename>": {"own": lambda: "js/poller.js"},
         }
 

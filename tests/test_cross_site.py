@@ -114,7 +114,7 @@ def test_changes_from_other_sites_are_403(browser: FlaskClient) -> None:
     before = inboxes.everything()
 
     for origin, site in REFUSED:
-        for route in ("POST /notifications/read", "POST /read"):
+        for route in ("POST /notifications/read", "POST /kinds"):
             answer = routes.call(browser, route, base_url=OWN, headers=headers_of(origin, site))
             assert answer.status_code == 403, (origin, site)
             assert answer.mimetype == "application/problem+json"
@@ -132,7 +132,7 @@ def test_every_route_that_changes_something_has_the_wall(
 ) -> None:
     before = inboxes.everything()
     changing = [route for route in [*routes.API, *routes.PAGES, *routes.OPEN] if not route.startswith("GET")]
-    assert len(changing) == 13
+    assert len(changing) == 16
 
     for route in changing:
         answer = routes.call(browser, route, base_url=OWN, headers=headers_of(origin, site))

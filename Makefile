@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 
 export PORT
 
+# Larger samples and another PostgreSQL change nothing for the browser: `make test` has been there.
+NO_BROWSER := --ignore tests/test_pages_browser.py --ignore tests/test_poller.py
+
 .PHONY: help run test test-deep check lock bench docs clean
 
 help: ## say what there is
@@ -40,9 +43,8 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/python -m docs.configuration --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 too
-	@$(BIN)/python -m tests.browser --install
-	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(T)
-	sh tests/on_debian_postgres.sh $(BIN)/pytest $(T)
+	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(NO_BROWSER) $(T)
+	sh tests/on_debian_postgres.sh $(BIN)/pytest $(NO_BROWSER) $(T)
 
 bench: $(VENV)/dev.txt ## measure beside the ordinary way to write it
 	$(BIN)/python -m bench

@@ -157,6 +157,7 @@ def test_the_keyboard_alone_signs_in_reads_marks_and_signs_out_without_javascrip
     keyboard = tab.page.keyboard
 
     tab.page.goto(service.url)
+    expect(tab.page.get_by_label("Username")).to_be_focused()
     keyboard.type(ada)
     keyboard.press("Tab")
     keyboard.type(PASSWORD)

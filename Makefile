@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 
 export PORT
 
+# Larger samples and another PostgreSQL change nothing for the browser: `make test` has been there.
+NO_BROWSER := $(patsubst %,--ignore tests/test_%.py,bell embedding hostile_text pages_browser poller tabs words)
+
 .PHONY: help run test test-deep check lock screenshots bench docs clean
 
 help: ## say what there is
@@ -41,9 +44,8 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 too
-	@$(BIN)/python -m tests.browser --install
-	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(T)
-	sh tests/on_debian_postgres.sh $(BIN)/pytest $(T)
+	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(NO_BROWSER) $(T)
+	sh tests/on_debian_postgres.sh $(BIN)/pytest $(NO_BROWSER) $(T)
 
 screenshots: $(VENV)/dev.txt ## take the pictures of the README and the docs
 	@$(BIN)/python -m tests.browser --install

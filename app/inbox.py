@@ -69,8 +69,13 @@ UNREAD = text(f"""
             count(*) > :limit AS more,
             coalesce(CAST(extract(epoch FROM min(expires_at)) * 1000000 AS bigint), 0) AS until
         FROM newest
+    ), shown AS (
+        SELECT * FROM newest ORDER BY id DESC LIMIT :limit
     ), page AS (
-        SELECT {NOTIFICATION} FROM newest AS n JOIN events AS e ON e.id = n.event_id ORDER BY n.id DESC LIMIT :limit
+        SELECT {NOTIFICATION} FROM shown AS n CROSS JOIN LATERAL (
+            -- OFFSET 0 keeps the look-up one by key: joined, PostgreSQL 15 reads all events for these few.
+            SELECT * FROM events WHERE events.id = n.event_id OFFSET 0
+        ) AS e
     )
     SELECT users.subject, users.inbox_version, totals.*, page.*
     FROM users CROSS JOIN totals LEFT JOIN page ON true

@@ -1,63 +1,37 @@
 """The whole of it on real input: 169 events of GitHub's go in, a poll brings out octocat's, reading ends them."""
 
 import json
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from http.client import HTTPMessage
-from http.cookiejar import CookieJar
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests import postgres
 from tests.service import Service
+from tests.web import Answer, Browser
 
 EVENTS = Path(__file__).parent / "data" / "github-events.jsonl"
 
 
-class Answer(NamedTuple):
-    status: int
-    headers: HTTPMessage
-    body: bytes
-
-    @property
-    def content(self) -> Any:
-        return json.loads(self.body)
-
-
-class Browser:
-    """What a browser does for a page: keeps the cookie, follows redirects, posts forms and JSON."""
+class Reader(Browser):
+    """A browser that asks for a hundred at once, and whose changes must succeed."""
 
     def __init__(self, service: Service) -> None:
-        self.url = service.url
-        self.cookies = CookieJar()
-        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
-
-    def open(self, where: str, body: bytes | None = None, **headers: str) -> Answer:
-        url = where if where.startswith("http") else self.url + where
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        request = urllib.request.Request(url, data=body, headers=named)
-        try:
-            with self.opener.open(request, timeout=30) as response:
-                return Answer(response.status, response.headers, response.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.headers, error.read())
+        super().__init__(service.url)
 
     def post(self, path: str, content: Any = None) -> Any:
-        answer = self.open(path, json.dumps(content or {}).encode(), Content_Type="application/json")
+        answer = super().post(path, content)
         assert answer.status == 200, answer.body
-        return answer.content
+        return answer.json()
 
     def poll(self, tag: str | None = None) -> Answer:
         return self.open("/notifications/unread?limit=100", **({"If_None_Match": tag} if tag else {}))
 
     def unread_ids(self) -> list[int]:
-        return [notification["id"] for notification in self.poll().content["notifications"]]
+        return [notification["id"] for notification in self.poll().json()["notifications"]]
 
 
 @pytest.fixture
@@ -80,7 +54,7 @@ def test_real_events_go_in_are_polled_read_brought_back_and_cleaned_up(
     assert json.loads(again.stdout) == {"lines": 169, "published": 0, "already_published": 169}
     assert database.execute("SELECT count(*) FROM notifications").fetchone() == (169,)
 
-    browser, mallory = Browser(service), Browser(service)
+    browser, mallory = Reader(service), Reader(service)
     assert browser.poll().status == 401
     service.add_user("mallory")
     for person, subject in ((browser, "octocat"), (mallory, "mallory")):
@@ -91,7 +65,7 @@ def test_real_events_go_in_are_polled_read_brought_back_and_cleaned_up(
 
     # All 26, newest first, each what its line says.
     polled = browser.poll()
-    snapshot = polled.content
+    snapshot = polled.json()
     assert (snapshot["user"], snapshot["unread_count"], snapshot["unseen_count"]) == ("octocat", 26, 26)
     assert (snapshot["version"], snapshot["more"]) == (26, False)
     found = snapshot["notifications"]
@@ -113,7 +87,7 @@ def test_real_events_go_in_are_polled_read_brought_back_and_cleaned_up(
     # One is read, then all through the version that was shown.
     assert browser.post("/notifications/7/read") == {"unread_count": 25, "unseen_count": 25, "changed": 1}
     assert browser.poll(tag).status == 200
-    version = browser.poll().content["version"]
+    version = browser.poll().json()["version"]
     marked = browser.post("/notifications/read", {"through": version})
     assert (marked["unread_count"], marked["changed"]) == (0, 25)
     assert browser.unread_ids() == []
@@ -147,12 +121,12 @@ def test_real_events_go_in_are_polled_read_brought_back_and_cleaned_up(
 def test_every_event_that_was_sent_is_safe_and_whole_when_it_comes_out(service: Service) -> None:
     """GitHub's people write markdown, code and addresses: none of it may vanish or come out as markup of its own."""
     assert service.flask("send", "--file", str(EVENTS)).returncode == 0
-    browser = Browser(service)
+    browser = Reader(service)
     browser.open(service.link("Codertocat"), b"", Content_Type="application/x-www-form-urlencoded")
 
     received, path = [], "/notifications?limit=100"
     while path:
-        page = browser.open(path).content
+        page = browser.open(path).json()
         received += page["notifications"]
         path = page["next"]
 

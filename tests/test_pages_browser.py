@@ -189,6 +189,7 @@ def test_the_keyboard_alone_does_everything_without_javascript(service: Service,
         keyboard.press("Enter")
 
     page.goto(service.url)
+    expect(page.get_by_label("Username")).to_be_focused()
     keyboard.type(three)
     keyboard.press("Tab")
     keyboard.type(PASSWORD)

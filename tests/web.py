@@ -25,8 +25,8 @@ class Browser:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
-        self.opener = urllib.request.build_opener(cookies)
+        self.cookies = http.cookiejar.CookieJar()
+        self.opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.cookies))
 
     def open(self, path: str, data: bytes | None = None, **headers: str) -> Answer:
         address = path if path.startswith("http") else self.url + path

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from tests.hosts import WireHost, query
@@ -33,32 +34,48 @@ def kill_workers(service: Service) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def called_through_crashes(
-    service: Service, host: WireHost, longest: float, method: str, path: str, body: Any = None, **headers: str
-) -> tuple[Answer, int]:
-    """The answer to a call that is killed at random moments up to `longest` seconds in, and repeated.
+class Crashes:
+    """Calls that are killed at a random moment and repeated, round after round."""
 
-    Gives back how often it really was cut off, too: a call that was quicker than its killer is no crash.
-    """
-    cut_off = 0
-    for attempt in range(100):
-        killer = threading.Timer(random.uniform(0, longest), kill_workers, [service])
-        if attempt < 2:
-            killer.start()
-        try:
-            answer = host.call(method, path, body, **headers)
-        except (OSError, http.client.HTTPException):
-            cut_off += 1
-            continue
-        finally:
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.cut_off = 0
+        self._longest = 0.4
+
+    def rounds(self) -> Iterator[int]:
+        """The numbers of the rounds: as many as asked for, and more until a call was cut off.
+
+        A call that was quicker than its killer is no crash, and a test without one would show nothing.
+        """
+        for number in range(KILLS + 100):
+            if number >= KILLS and self.cut_off:
+                return
+            yield number
+        raise AssertionError("no call was cut off: the test shows nothing")
+
+    def call(self, host: WireHost, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """The answer to a call during which the workers die, twice at most, and which is repeated until it is done."""
+        for attempt in range(100):
+            killer = threading.Timer(random.uniform(0, self._longest), kill_workers, [self.service])
             if attempt < 2:
-                killer.join()
-        # 409, 503: the connection of a killed worker still holds its locks, until the server notices.
-        if answer.status not in (409, 503):
-            settle(service)
-            return answer, cut_off
-        time.sleep(0.05)
-    raise AssertionError("a hundred repeats did not complete the call")
+                killer.start()
+            begun = time.monotonic()
+            try:
+                answer = host.call(method, path, body, **headers)
+            except (OSError, http.client.HTTPException):
+                self.cut_off += 1
+                continue
+            finally:
+                took = time.monotonic() - begun
+                if attempt < 2:
+                    killer.join()
+            # 409, 503: the connection of a killed worker still holds its locks, until the server notices.
+            if answer.status not in (409, 503):
+                self._longest = took
+                settle(self.service)
+                return answer
+            time.sleep(0.05)
+        raise AssertionError("a hundred repeats did not complete the call")
 
 
 def settle(service: Service) -> None:

@@ -20,6 +20,7 @@ Publish = Callable[..., Published]
 PREFIX = "/belfry"
 PASSWORD = "correct horse battery"
 LINK = re.compile(r'(?:href|src|action|data-[a-z]+-url)="([^"]*)"')
+READER = re.compile(r'name="reader" value="([^"]*)"')
 
 
 @pytest.fixture
@@ -104,10 +105,11 @@ def test_next_outside_the_prefix_leads_to_the_inbox(reader: Reader) -> None:
 def test_marking_on_the_page_leads_back_to_it(reader: Reader, publish: Publish) -> None:
     publish("alice")
     reader.sign_in()
+    [reader_id] = set(READER.findall(reader.open(f"{PREFIX}/").text))
 
-    answer = reader.open(f"{PREFIX}/read", "POST", data={"id": "1"})
+    answer = reader.open(f"{PREFIX}/read", "POST", data={"id": "1", "reader": reader_id})
 
-    assert (answer.status_code, answer.location) == (303, f"{PREFIX}/")
+    assert (answer.status_code, answer.location) == (303, f"{PREFIX}/#n1")
     assert reader.open(f"{PREFIX}/notifications/unread").get_json()["unread_count"] == 0
 
 

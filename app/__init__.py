@@ -6,13 +6,16 @@ import flask
 
 from app import (
     auth,
+    changes,
     cli,
     cli_keys,
     cli_people,
     db,
     errors,
+    fastpath,
     guard,
     inbox_api,
+    known,
     limits,
     ops,
     pages,
@@ -33,6 +36,8 @@ def create_app(**overrides: Any) -> flask.Flask:
     errors.init_app(app)
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
+    changes.init_app(app, chosen)
+    known.init_app(app, chosen)
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)
@@ -44,4 +49,5 @@ def create_app(**overrides: Any) -> flask.Flask:
     cli_people.init_app(app)
     cli_keys.init_app(app)
     serve.init_app(app)
+    fastpath.init_app(app, chosen)
     return app

@@ -87,6 +87,11 @@ def bearer() -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+def session_cookie() -> str | None:
+    """The cookie that the caller is known by; None for who is called by a token's name."""
+    return None if bearer() is not None else flask.request.cookies.get(flask.current_app.config["SESSION_COOKIE_NAME"])
+
+
 def _reader_of_token(token: str) -> Reader | None:
     """The reader whom the host's JWT names (RFC 7519): rightly signed, not over, for us. None for anything else."""
     chosen = settings.current()

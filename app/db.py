@@ -7,7 +7,7 @@ import atexit
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -37,6 +37,8 @@ SESSION_OPTIONS = (
 )
 
 
+CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+
 # For what reads whole tables, on a connection of `write`: for that transaction only.
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
 
@@ -51,6 +53,9 @@ class LostRace(sqlalchemy.exc.TimeoutError):
 class UncertainCommit(sqlalchemy.exc.TimeoutError):
     """The connection went while committing. Nobody knows whether the change took place, so it is not done twice."""
 
+
+# Where a connection keeps what `after_commit` was given.
+LATER = "after the commit"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,12 +79,29 @@ def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwar
     """
 
     def change_and_commit() -> T:
-        with engine().connect() as connection, connection.begin() as transaction:
-            result = change(connection, *args, **kwargs)
-            _commit(transaction)
-            return result
+        with transaction() as connection:
+            return change(connection, *args, **kwargs)
 
     return _with_tries(change_and_commit)
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[Connection]:
+    """One transaction, committed when its block ends; what was left to `after_commit` is done then."""
+    with engine().connect() as connection, connection.begin() as begun:
+        later: list[Callable[[], None]] = []
+        connection.info[LATER] = later
+        yield connection
+        try:
+            _commit(begun)
+        finally:  # of an uncertain commit too: it may have taken place
+            for act in later:
+                act()
+
+
+def after_commit(connection: Connection, act: Callable[[], None]) -> None:
+    """Leaves something to be done once the transaction of `connection` is committed; never if it is undone."""
+    connection.info[LATER].append(act)
 
 
 def at_once(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -158,7 +180,7 @@ def make_engine(url: str, threads: int) -> Engine:
         pool_use_lifo=True,
         json_deserializer=orjson.loads,
         hide_parameters=True,  # a logged statement says nothing of whom it was for
-        connect_args={"connect_timeout": 3, "tcp_user_timeout": 5000, "options": SESSION_OPTIONS},
+        connect_args={**CONNECT_ARGUMENTS, "options": SESSION_OPTIONS},
     )
 
 

@@ -35,6 +35,8 @@ EVERY_ANSWER = {
     # Under no-referrer a browser's own forms would send `Origin: null`, which the cross-site rule refuses.
     "Referrer-Policy": "same-origin",
 }
+# Whoever may be told so keeps the answer that it had; a page's policies say nothing of an answer without a body.
+UNCHANGED = {"Cache-Control": "private, no-store", "Vary": "Cookie, Authorization"}
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match",
@@ -109,17 +111,19 @@ class Guard:
         return response
 
     def add_headers(self, response: flask.Response) -> flask.Response:
-        for name, value in EVERY_ANSWER.items():
-            response.headers.setdefault(name, value)
-        if flask.request.endpoint == "static":
+        is_static = flask.request.endpoint == "static"
+        if response.status_code != 304 or is_static:
+            for name, value in EVERY_ANSWER.items():
+                response.headers.setdefault(name, value)
+        if is_static:
             # Host pages on any site load the bell. `no-cache` asks each time: no upgrade mixes module versions.
             response.headers["Access-Control-Allow-Origin"] = "*"
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             response.headers["Cache-Control"] = "no-cache"
             return response
-        response.headers["Cache-Control"] = "private, no-store"
-        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-        response.headers["Vary"] = "Cookie, Authorization"
+        response.headers.update(UNCHANGED)
+        if response.status_code != 304:
+            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         if flask.request.blueprint in READERS and self.cors_origins:
             self._add_cors(response)
         return response
@@ -131,6 +135,11 @@ class Guard:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
             response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+
+
+def headers_of_unchanged(settings: Settings) -> dict[str, str]:
+    """What stands on a 304 of the readers' API to a page of ours, besides the tag and the interval."""
+    return {**UNCHANGED, "Vary": UNCHANGED["Vary"] + ", Origin"} if settings.cors_origins else UNCHANGED
 
 
 def _host_of(origin: str) -> str | None:

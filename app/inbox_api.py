@@ -7,7 +7,7 @@ import flask
 import orjson
 from pydantic import Field
 
-from app import auth, db, guard, inbox, limits, marking, settings, validation
+from app import auth, db, guard, inbox, known, limits, marking, settings, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -122,8 +122,11 @@ class UndoableAnswer(ChangedAnswer):
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
-    # By session first, so that whoever replays an ended one is stopped, and does not use up its owner's polls.
-    limits.count_poll(reader.counted_as)
+    with limits.one_poll(reader.user_id, reader.counted_as):
+        return _answer_poll(reader)
+
+
+def _answer_poll(reader: Reader) -> flask.Response:
     limit = _query(PollQuery).limit
     response = flask.Response(mimetype="application/json")
     response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)
@@ -135,8 +138,6 @@ def unread() -> flask.Response:
         snapshot = db.read(inbox.unread_snapshot, reader, limit)
         response.headers["ETag"] = snapshot.tag(settings.current().epoch, limit)
         response.data = _dump(snapshot.as_json())
-    if reader.session_id:
-        limits.count_poll(f"user/{reader.user_id}")
     return response
 
 
@@ -237,14 +238,17 @@ def _unchanged_tag(reader: Reader, limit: int) -> str | None:
     if given.strip() == "*":
         return db.read(inbox.unread_snapshot, reader, limit).tag(settings.current().epoch, limit)
     # However many tags are given, they cost one look-up: only the present version can match.
-    known = {match.group(): match.groups() for match in ETAG.finditer(given)}
+    tags = {match.group(): match.groups() for match in ETAG.finditer(given)}
     mine = (settings.current().epoch, str(reader.user_id), str(limit))
-    candidates = [tag for tag, (epoch, user_id, _, _, of) in known.items() if (epoch, user_id, of) == mine]
+    candidates = [tag for tag, (epoch, user_id, _, _, of) in tags.items() if (epoch, user_id, of) == mine]
     if not candidates:
         return None
+    what_we_know = known.current()
+    reading = what_we_know.begin(reader.user_id)
     at = db.read(inbox.position, reader)
+    what_we_know.learn(reading, reader.user_id, at.version, at.now, reader.session_until, auth.session_cookie())
     for tag in candidates:
-        version, until = int(known[tag][2]), int(known[tag][3])
+        version, until = int(tags[tag][2]), int(tags[tag][3])
         if version == at.version and (until == 0 or at.now < until):
             return tag
     return None

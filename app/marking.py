@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from app import people, unread
+from app import changes, people, unread
 from app.errors import FieldError, Problem, not_found
 from app.people import Reader
 
@@ -185,4 +185,7 @@ def _mark_many(
 
 
 def _count_changed(connection: Connection, statement: TextClause, parameters: dict[str, Any]) -> int:
-    return connection.execute(statement, parameters).scalar_one_or_none() or 0
+    changed: int = connection.execute(statement, parameters).scalar_one_or_none() or 0
+    if changed:
+        changes.tell(connection, {parameters["user_id"]: parameters["number"]})
+    return changed

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, Row, text
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from app import sanitize
+from app import changes, sanitize
 from app.db import LostRace
 from app.errors import Problem, signed_out
 
@@ -110,6 +110,7 @@ END_SESSION = text("""
 def end_session(connection: Connection, reader: Reader) -> None:
     """Ends this one session on the server: its cookie is 401 from now on, the person's others stay."""
     connection.execute(END_SESSION, reader.claims)
+    changes.forget(connection, reader.user_id)
 
 
 FIND_NAME = text(f"SELECT coalesce(display_name, subject) FROM users WHERE {MAY_READ}")
@@ -127,7 +128,7 @@ SAVE_USER = text("""
         display_name = coalesce(excluded.display_name, users.display_name),
         password_hash = coalesce(excluded.password_hash, users.password_hash),
         session_epoch = users.session_epoch + CAST(excluded.password_hash IS NOT NULL AS integer)
-    RETURNING xmax = 0 AS is_new
+    RETURNING id, xmax = 0 AS is_new
 """)
 
 
@@ -135,7 +136,9 @@ def save_user(connection: Connection, subject: str, name: str | None, password: 
     """Creates the user, or changes what is given; True where the user is new. A new password ends all sessions."""
     password_hash = None if password is None else generate_password_hash(password, HASH_METHOD)
     parameters = {"subject": subject, "name": name, "password_hash": password_hash}
-    return bool(connection.execute(SAVE_USER, parameters).scalar_one())
+    saved = connection.execute(SAVE_USER, parameters).one()
+    changes.forget(connection, saved.id)
+    return bool(saved.is_new)
 
 
 CHANGE_USER = text("""
@@ -144,22 +147,24 @@ CHANGE_USER = text("""
         display_name = CASE WHEN :changes_name THEN excluded.display_name ELSE users.display_name END,
         is_active = coalesce(:is_active, users.is_active),
         session_epoch = users.session_epoch + CAST(coalesce(:is_active, true) = false AND users.is_active AS integer)
-    RETURNING subject, display_name, is_active, xmax = 0 AS is_new
+    RETURNING id, subject, display_name, is_active, xmax = 0 AS is_new
 """)
 
 
-def change_user(connection: Connection, subject: str, changes: dict[str, Any]) -> Row[Any]:
+def change_user(connection: Connection, subject: str, given: dict[str, Any]) -> Row[Any]:
     """Creates the user, or changes what is given of `display_name` and `is_active`. Disabling ends all sessions.
 
     The row says whether the user `is_new`. Index: users_subject_key.
     """
     parameters = {
         "subject": subject,
-        "display_name": changes.get("display_name"),
-        "changes_name": "display_name" in changes,
-        "is_active": changes.get("is_active"),
+        "display_name": given.get("display_name"),
+        "changes_name": "display_name" in given,
+        "is_active": given.get("is_active"),
     }
-    return connection.execute(CHANGE_USER, parameters).one()
+    user = connection.execute(CHANGE_USER, parameters).one()
+    changes.forget(connection, user.id)
+    return user
 
 
 SET_ACTIVE = text("""
@@ -170,7 +175,8 @@ SET_ACTIVE = text("""
 
 def set_active(connection: Connection, subject: str, *, active: bool) -> None:
     """Disables the user and ends all their sessions for good, or enables them again."""
-    _require(connection.execute(SET_ACTIVE, {"subject": subject, "active": active}).one_or_none(), subject)
+    found = connection.execute(SET_ACTIVE, {"subject": subject, "active": active}).one_or_none()
+    changes.forget(connection, _require(found, subject).id)
 
 
 END_ALL_SESSIONS = text("UPDATE users SET session_epoch = session_epoch + 1 WHERE subject = :subject RETURNING id")
@@ -178,7 +184,8 @@ END_ALL_SESSIONS = text("UPDATE users SET session_epoch = session_epoch + 1 WHER
 
 def end_all_sessions(connection: Connection, subject: str) -> None:
     """Signs the user out everywhere."""
-    _require(connection.execute(END_ALL_SESSIONS, {"subject": subject}).one_or_none(), subject)
+    found = connection.execute(END_ALL_SESSIONS, {"subject": subject}).one_or_none()
+    changes.forget(connection, _require(found, subject).id)
 
 
 # The planner cannot know how many of an inbox's rows a change is for. Where it guesses few, it joins ten thousand with
@@ -276,6 +283,7 @@ def _digest(ticket: str) -> bytes:
     return hashlib.sha256(ticket.encode()).digest()
 
 
-def _require(found: Row[Any] | None, subject: str) -> None:
+def _require(found: Row[Any] | None, subject: str) -> Row[Any]:
     if found is None:
         raise Problem(404, f"There is no such user: {subject}.")
+    return found

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app import changes
 from app.errors import Problem
 
 LOCK = text("SELECT id FROM users WHERE subject = :subject FOR UPDATE")
@@ -30,6 +31,7 @@ def erase(connection: Connection, subject: str) -> None:
         raise _nobody(subject)
     for statement in ERASE:
         connection.execute(statement, {"user_id": user_id})
+    changes.forget(connection, user_id)
 
 
 USER = text("""

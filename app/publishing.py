@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from app import db, events, idempotency, people
+from app import changes, db, events, idempotency, people
 from app.db import LostRace
 from app.errors import FieldError, Problem
 from app.events import Event
@@ -137,6 +137,7 @@ DELIVER = text("""
     ON CONFLICT (user_id, group_key) WHERE read_at IS NULL AND archived_at IS NULL AND group_key IS NOT NULL
     DO UPDATE SET id = excluded.id, event_id = excluded.event_id, expires_at = excluded.expires_at, seen_at = NULL,
         group_count = CASE WHEN now() < n.expires_at THEN n.group_count + 1 ELSE 1 END
+    RETURNING user_id, id
 """)
 
 
@@ -152,7 +153,9 @@ def deliver(connection: Connection, kept: events.Kept, event: events.Deliverable
         "event_id": kept.id,
         "expires_at": kept.expires_at,
     }
-    return connection.execute(DELIVER, parameters).rowcount
+    delivered = connection.execute(DELIVER, parameters).all()
+    changes.tell(connection, {row.user_id: row.id for row in delivered})
+    return len(delivered)
 
 
 def _chunks(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:

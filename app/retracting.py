@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from app import db, people
+from app import changes, db, people
 from app.errors import not_found
 
 CHUNK = 1_000
@@ -44,8 +44,9 @@ REMOVE = text("""
         RETURNING n.user_id
     ), raised AS (
         UPDATE users SET inbox_version = inbox_version + 1 WHERE id IN (SELECT user_id FROM removed)
+        RETURNING id, inbox_version
     )
-    SELECT count(*) FROM removed
+    SELECT id, inbox_version FROM raised
 """)
 
 
@@ -54,8 +55,9 @@ def remove(connection: Connection, event_id: int, places: Sequence[tuple[int, in
     user_ids = [place[0] for place in places]
     people.lock_users(connection, user_ids, missing_ok=True)
     parameters = {"event_id": event_id, "user_ids": user_ids, "ids": [place[1] for place in places]}
-    removed: int = connection.execute(REMOVE, parameters).scalar_one()
-    return removed
+    raised = connection.execute(REMOVE, parameters).all()
+    changes.tell(connection, {row.id: row.inbox_version for row in raised})
+    return len(raised)  # an event is in an inbox once
 
 
 FINISH = text("UPDATE events SET is_retracting = false WHERE id = :event_id")

@@ -181,6 +181,18 @@ class Settings(BaseSettings):
         "0", description="Change it after any loss of commits (a restored backup, a fail-over): every bell reloads."
     )
 
+    fast_path: bool = Field(
+        True, description="Whether polls with nothing new are answered before Flask; off, they only cost more."
+    )
+    fast_path_inboxes: int = Field(
+        100_000, ge=2, description="How many inboxes a worker knows at most, at some 300 bytes each."
+    )
+    changes_database_url: Annotated[str, AfterValidator(_checked_database_url)] | None = Field(
+        None,
+        description="Where workers tell each other what has changed: a direct connection to the same database, for"
+        " where a pooler stands in front. Unset: `DATABASE_URL`.",
+    )
+
     @model_validator(mode="after")
     def _require_a_secret_for_a_real_server(self) -> "Settings":
         if self.database_url and not self.secret_key:

@@ -65,7 +65,7 @@ def _rate(rate: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    words = {str: "text", int: "whole number", float: "number"}
+    words = {str: "text", int: "whole number", float: "number", bool: "0 or 1"}
     if typing.get_origin(annotation) is list:
         return "list"
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
@@ -78,6 +78,8 @@ def _type(annotation: Any) -> str:
 def _default(value: Any) -> str:
     if isinstance(value, list):
         value = ",".join(value) or None
+    if isinstance(value, bool):
+        value = int(value)
     return "none" if value is None else f"`{value}`"
 
 

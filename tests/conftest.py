@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in Settings.model_fields:  # what a developer has set must not decide whether tests pass
         os.environ.pop(name.upper(), None)
         os.environ.pop(f"{name.upper()}_FILE", None)
+    if "TEST_FAST_PATH" in os.environ:
+        os.environ["FAST_PATH"] = os.environ["TEST_FAST_PATH"]
     _server = postgres.server()
     _server.__enter__()
 

@@ -56,7 +56,9 @@ def upgrade(url: str, *arguments: str) -> None:
 
 def environment(url: str, **more: str) -> dict[str, str]:
     """The environment of a process that uses this database."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    inherited = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "FAST_PATH") if name in os.environ
+    }
     return {**inherited, "DATABASE_URL": url, "SECRET_KEY": SECRET_KEY, **more}
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from app import db
+from app import changes, db
 
 
 def one(query: str, **parameters: Any) -> Any:
@@ -23,6 +23,10 @@ def count(table: str) -> int:
 
 
 def change(statement: str, **parameters: Any) -> int:
-    """How many rows a statement changed."""
-    rows: int = db.write(lambda connection: connection.execute(text(statement), parameters).rowcount)
-    return rows
+    """How many rows a statement changed; who changes rows by hand tells the workers so."""
+
+    def change(connection: Connection) -> int:
+        changes.forget(connection, changes.EVERYBODY)
+        return connection.execute(text(statement), parameters).rowcount
+
+    return db.write(change)

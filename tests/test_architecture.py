@@ -8,11 +8,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DOORS = "inbox_api preferences_api preferences_page publish_api pages ops cli cli_people cli_keys serve"
+DOORS = "fastpath inbox_api preferences_api preferences_page publish_api pages ops cli cli_people cli_keys serve"
 AROUND_THEM = "auth guard openapi demo console"
 INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
-PEOPLE = "people keys events limits idempotency"
+PEOPLE = "people keys events limits idempotency known"
+NOTICES = "changes"
 
 # From the top: a module imports only from the lines below its own.
 LAYERS = [
@@ -23,14 +24,14 @@ LAYERS = [
     INBOXES,
     WHAT_IS_UNREAD,
     PEOPLE,
-    "validation sanitize models",
+    f"validation sanitize models recent {NOTICES}",
     "db errors",
     "settings embedded",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 
 KNOWS_THE_REQUEST = {*DOORS.split(), *AROUND_THEM.split(), "errors"}
-WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), "db"}
+WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "db"}
 # The tables' own definitions: conditions of indexes and defaults are text, and none of it is ever sent as a query.
 DEFINES_TABLES = {"models"}
 

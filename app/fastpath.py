@@ -1,6 +1,7 @@
-"""The short way in for polls, in front of Flask: a poll with nothing new is answered 304 from what this worker knows.
+"""The short way in for polls, in front of Flask: with nothing new they are answered 304 from what this worker knows.
 
-It answers the plain common case and passes everything else on; switched off, polls only cost more.
+What it does not know it asks the database, by the functions that the ordinary way uses. It answers the plain common
+case and passes everything else on; switched off, polls only cost more.
 """
 
 import time
@@ -8,18 +9,27 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import flask
+from itsdangerous import BadSignature
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import guard, known
+from app import auth, guard, known, limits, polling
+from app.errors import Problem
+from app.people import Reader
+from app.recent import Recent
 from app.settings import Settings
 
 POLL = "/notifications/unread"
-# Every query that a bell sends, and how the tag of its answer ends.
-ENDINGS = {"": '20"', **{f"limit={limit}": f'{limit}"' for limit in range(1, 101)}}
+# Every query that a bell sends, and the limit that it asks for.
+LIMITS = {"": 20, **{f"limit={limit}": limit for limit in range(1, 101)}}
+# How the tag of its answer ends.
+ENDINGS = {query: f'{limit}"' for query, limit in LIMITS.items()}
 # With one of these a request is not the plain case: another caller than the cookie's, or another page than ours.
 NOT_PLAIN = ("HTTP_AUTHORIZATION", "HTTP_ORIGIN")
 MOST_HOSTS = 64
+MOST_READERS = 10_000  # cookies whose signature need not be computed anew
+READER_SECONDS = 60
 
 
 def init_app(app: flask.Flask, settings: Settings) -> None:
@@ -31,43 +41,59 @@ class FastPath:
     """The application with the short way in front of it."""
 
     def __init__(self, app: flask.Flask, settings: Settings) -> None:
+        self.app = app
         self.application: Callable[..., Iterable[bytes]] = app.wsgi_app
         self.known: known.Known = app.extensions["known"]
-        self.count_poll: Callable[..., float] = app.extensions["polls"].count
+        self.polls: limits.PollCounter = app.extensions["polls"]
         # The proxy in front may take the prefix off or leave it on, as for app/guard.py.
         self.paths = {POLL, settings.prefix + POLL}
         self.beginning = f'"{settings.epoch}'
         self.cookie_name: str = app.config["SESSION_COOKIE_NAME"]
         self.trusted_hosts: list[str] = app.config["TRUSTED_HOSTS"]
         self.hosts: set[str] = set()
-        self.headers = [
-            ("X-Poll-Interval", str(settings.poll_interval)),
-            *guard.headers_of_unchanged(settings).items(),
+        self.interval = ("X-Poll-Interval", str(settings.poll_interval))
+        self.unchanged = [self.interval, *guard.headers_of_unchanged(settings).items()]
+        self.snapshot = [
+            ("Content-Type", "application/json"),
+            self.interval,
+            *guard.headers_of_snapshot(settings).items(),
         ]
+        self.signatures = app.session_interface.get_signing_serializer(app)
+        self.oldest = int(app.permanent_session_lifetime.total_seconds())
+        self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ.get("PATH_INFO") in self.paths:
-            tag = self._unchanged_tag(environ)
-            if tag is not None:
-                start_response("304 NOT MODIFIED", [*self.headers, ("ETag", tag)])
-                return ()
+        if environ.get("PATH_INFO") in self.paths and self._is_plain(environ):
+            cookie = self._cookie(environ["HTTP_COOKIE"])
+            if cookie is not None:
+                tag = self._unchanged_tag(environ, cookie)
+                if tag is not None:
+                    start_response("304 NOT MODIFIED", [*self.unchanged, ("ETag", tag)])
+                    return ()
+                answer = self._ask(environ, cookie, start_response)
+                if answer is not None:
+                    return answer
         return self.application(environ, start_response)
 
-    def _unchanged_tag(self, environ: dict[str, Any]) -> str | None:
-        """The caller's tag, if the request is plain, the tag is known to be true for its session, and it may poll."""
-        given, cookies = environ.get("HTTP_IF_NONE_MATCH"), environ.get("HTTP_COOKIE")
-        if given is None or cookies is None or environ["REQUEST_METHOD"] != "GET" or environ.get("SCRIPT_NAME"):
-            return None
-        if any(name in environ for name in NOT_PLAIN) or not self._is_our_host(environ):
-            return None
-        tag: str = given.removeprefix("W/")  # a compressing proxy weakens it
+    def _is_plain(self, environ: dict[str, Any]) -> bool:
+        return (
+            environ["REQUEST_METHOD"] == "GET"
+            and "HTTP_COOKIE" in environ
+            and not environ.get("SCRIPT_NAME")
+            and not any(name in environ for name in NOT_PLAIN)
+            and self._is_our_host(environ)
+        )
+
+    def _unchanged_tag(self, environ: dict[str, Any], cookie: str) -> str | None:
+        """The caller's tag, if it is known to be true for the cookie's session, and that may poll."""
+        tag: str = environ.get("HTTP_IF_NONE_MATCH", "").removeprefix("W/")  # a compressing proxy weakens it
         parts = tag.split(".")
         if len(parts) != 5 or parts[0] != self.beginning or parts[4] != ENDINGS.get(environ.get("QUERY_STRING", "")):
             return None
-        user_id = self._user_id(parts[1], parts[2], parts[3], cookies)
-        return tag if user_id and not self.count_poll(user_id) else None
+        user_id = self._user_id(parts[1], parts[2], parts[3], cookie)
+        return tag if user_id and not self.polls.count(user_id) else None
 
-    def _user_id(self, user: str, version: str, until: str, cookies: str) -> int:
+    def _user_id(self, user: str, version: str, until: str, cookie: str) -> int:
         """Whose inbox that is, if it is known to be at this version and the cookie known to be its owner's; else 0."""
         if not (user.isdecimal() and until.isdecimal()) or len(user) + len(until) > 38:
             return 0
@@ -78,8 +104,46 @@ class FastPath:
         now = time.monotonic()
         if now >= inbox.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
             return 0
-        cookie = self._cookie(cookies)
-        return user_id if cookie and inbox.sessions.find(known.digest(cookie)) % known.DIGEST == 0 else 0
+        return user_id if inbox.sessions.find(known.digest(cookie)) % known.DIGEST == 0 else 0
+
+    def _ask(self, environ: dict[str, Any], cookie: str, start_response: Any) -> Iterable[bytes] | None:
+        """The answer from the database; None where the poll is to be refused, for Flask to say why."""
+        limit, reader = LIMITS.get(environ.get("QUERY_STRING", "")), self._reader(cookie)
+        if limit is None or reader is None or self.polls.wait(reader.user_id, reader.counted_as):
+            return None
+        try:
+            with self.app.app_context():
+                answer = polling.answer(reader, limit, environ.get("HTTP_IF_NONE_MATCH"), cookie)
+        except (Problem, SQLAlchemyError) as error:
+            self.polls.count(reader.counted_as)
+            with self.app.request_context(environ):
+                refusal = self.app.finalize_request(self.app.handle_user_exception(error))
+            return refusal(environ, start_response)
+        if self.polls.count(reader.user_id):  # others of the same reader's were faster
+            return None
+        if answer.body is None:
+            start_response("304 NOT MODIFIED", [*self.unchanged, ("ETag", answer.tag)])
+            return ()
+        length = ("Content-Length", str(len(answer.body)))
+        start_response("200 OK", [*self.snapshot, length, ("ETag", answer.tag)])
+        return (answer.body,)
+
+    def _reader(self, cookie: str) -> Reader | None:
+        """Whom the cookie names, by Flask's own signature; one that was seen lately is not computed anew."""
+        key = known.digest(cookie)
+        reader = self.readers.get(key)
+        if reader is None and self.signatures is not None:
+            try:
+                session = self.signatures.loads(
+                    cookie, max_age=int(self.app.permanent_session_lifetime.total_seconds())
+                )
+            except BadSignature:
+                return None
+            signed_in = auth.load(str(session.get("_user_id", "")))
+            if signed_in is not None:
+                reader = signed_in.reader
+                self.readers.put(key, reader, time.monotonic())
+        return reader
 
     def _cookie(self, cookies: str) -> str | None:
         """The session's cookie where it stands once and plainly; what wants interpreting is Werkzeug's."""

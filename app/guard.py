@@ -137,6 +137,11 @@ class Guard:
             response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
 
 
+def headers_of_snapshot(settings: Settings) -> dict[str, str]:
+    """What stands on a 200 of the readers' API to a page of ours, besides the tag and the interval."""
+    return {**EVERY_ANSWER, **headers_of_unchanged(settings), "Cross-Origin-Resource-Policy": "same-origin"}
+
+
 def headers_of_unchanged(settings: Settings) -> dict[str, str]:
     """What stands on a 304 of the readers' API to a page of ours, besides the tag and the interval."""
     return {**UNCHANGED, "Vary": UNCHANGED["Vary"] + ", Origin"} if settings.cors_origins else UNCHANGED

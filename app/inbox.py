@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import orjson
 from sqlalchemy import Connection, TextClause, text
 
 from app import db
@@ -28,6 +29,7 @@ class Snapshot:
     user_id: int
     user: str
     version: int
+    now: int  # that moment, in microseconds since 1970
     until: int  # when the first of what was counted expires, in microseconds since 1970; 0: nothing does
     unread_count: int
     unseen_count: int
@@ -57,9 +59,15 @@ class Position(NamedTuple):
     now: int
 
 
+def dump(content: dict[str, Any]) -> bytes:
+    """What a reader is answered, as JSON: times come as UTC from the connection, and go as RFC 3339 with a Z."""
+    return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+
+
+NOW = "CAST(extract(epoch FROM now()) * 1000000 AS bigint)"
+
 POSITION = text(f"""
-    SELECT inbox_version, CAST(extract(epoch FROM now()) * 1000000 AS bigint)
-    FROM users WHERE {MAY_READ}
+    SELECT inbox_version, {NOW} FROM users WHERE {MAY_READ}
 """)
 FAST_POSITION = db.for_driver(POSITION)
 
@@ -85,7 +93,7 @@ UNREAD = text(f"""
             SELECT * FROM events WHERE events.id = n.event_id OFFSET 0
         ) AS e
     )
-    SELECT users.subject, users.inbox_version, totals.*, page.*
+    SELECT users.subject, users.inbox_version, {NOW}, totals.*, page.*
     FROM users CROSS JOIN totals LEFT JOIN page ON true
     WHERE {MAY_READ} ORDER BY page.id DESC
 """)
@@ -98,16 +106,17 @@ def unread_snapshot(connection: Connection, reader: Reader, limit: int) -> Snaps
     401 where the session is not good any more. Index: notifications_unread.
     """
     rows = db.rows(connection, FAST_UNREAD, {**reader.claims, "limit": limit})
-    subject, version, unread_count, unseen_count, more, until, *_ = _require_reader(rows[0] if rows else None)
+    subject, version, now, unread_count, unseen_count, more, until, *_ = _require_reader(rows[0] if rows else None)
     return Snapshot(
         user_id=reader.user_id,
         user=subject,
         version=version,
+        now=now,
         until=until,
         unread_count=unread_count,
         unseen_count=unseen_count,
         more=more,
-        notifications=_notifications([row[6:] for row in rows]),
+        notifications=_notifications([row[7:] for row in rows]),
     )
 
 

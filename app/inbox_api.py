@@ -1,13 +1,11 @@
 """The reader's API under /notifications: parses, calls `inbox` or `marking`, answers."""
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 import flask
-import orjson
 from pydantic import Field
 
-from app import auth, db, guard, inbox, known, limits, marking, settings, validation
+from app import auth, db, guard, inbox, limits, marking, polling, settings, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -16,9 +14,6 @@ from app.validation import BIGINT_MAX, Id, Model, Moment
 M = TypeVar("M", bound=Model)
 
 api = flask.Blueprint(guard.API, __name__, url_prefix="/notifications")
-
-# EPOCH.USER.VERSION.UNTIL.LIMIT, as docs/api.md has it; the epoch holds no dots and no quotes.
-ETAG = re.compile(r'"([^".]+)\.(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.(\d{1,3})"')
 
 
 class PollQuery(Model):
@@ -127,17 +122,11 @@ def unread() -> flask.Response:
 
 
 def _answer_poll(reader: Reader) -> flask.Response:
-    limit = _query(PollQuery).limit
-    response = flask.Response(mimetype="application/json")
+    given = flask.request.headers.get("If-None-Match")
+    answer = polling.answer(reader, _query(PollQuery).limit, given, auth.session_cookie())
+    response = flask.Response(answer.body, 304 if answer.body is None else 200, mimetype="application/json")
     response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)
-    tag = _unchanged_tag(reader, limit)
-    if tag is not None:
-        response.status_code = 304
-        response.headers["ETag"] = tag
-    else:
-        snapshot = db.read(inbox.unread_snapshot, reader, limit)
-        response.headers["ETag"] = snapshot.tag(settings.current().epoch, limit)
-        response.data = _dump(snapshot.as_json())
+    response.headers["ETag"] = answer.tag
     return response
 
 
@@ -227,33 +216,6 @@ def undo() -> flask.Response:
     return _answer(db.write(marking.undo, reader, body.undo))
 
 
-def _unchanged_tag(reader: Reader, limit: int) -> str | None:
-    """The tag of the caller's that is still true; tags are compared weakly (RFC 9110 13.1.2), for proxies weaken them.
-
-    `*` asks for any present state, and a signed-in reader always has one.
-    """
-    given = flask.request.headers.get("If-None-Match")
-    if given is None:
-        return None
-    if given.strip() == "*":
-        return db.read(inbox.unread_snapshot, reader, limit).tag(settings.current().epoch, limit)
-    # However many tags are given, they cost one look-up: only the present version can match.
-    tags = {match.group(): match.groups() for match in ETAG.finditer(given)}
-    mine = (settings.current().epoch, str(reader.user_id), str(limit))
-    candidates = [tag for tag, (epoch, user_id, _, _, of) in tags.items() if (epoch, user_id, of) == mine]
-    if not candidates:
-        return None
-    what_we_know = known.current()
-    reading = what_we_know.begin(reader.user_id)
-    at = db.read(inbox.position, reader)
-    what_we_know.learn(reading, reader.user_id, at.version, at.now, reader.session_until, auth.session_cookie())
-    for tag in candidates:
-        version, until = int(tags[tag][2]), int(tags[tag][3])
-        if version == at.version and (until == 0 or at.now < until):
-            return tag
-    return None
-
-
 def _mark_one(verb: str, id: int) -> flask.Response:
     reader = auth.reader()
     _body(Nothing)
@@ -286,9 +248,4 @@ def _body(model: type[M]) -> M:
 
 
 def _answer(content: dict[str, Any]) -> flask.Response:
-    return flask.Response(_dump(content), mimetype="application/json")
-
-
-def _dump(content: dict[str, Any]) -> bytes:
-    # Times come as UTC from the connection; the wire has them as RFC 3339 with a Z.
-    return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+    return flask.Response(inbox.dump(content), mimetype="application/json")

@@ -6,9 +6,10 @@ case and passes everything else on; switched off, polls only cost more.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import flask
+from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import BadSignature
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import SecurityError
@@ -58,7 +59,8 @@ class FastPath:
             self.interval,
             *guard.headers_of_snapshot(settings).items(),
         ]
-        self.signatures = app.session_interface.get_signing_serializer(app)
+        interface = cast(SecureCookieSessionInterface, app.session_interface)
+        self.signatures = interface.get_signing_serializer(app)
         self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
 

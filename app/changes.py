@@ -144,8 +144,9 @@ class Changes:
 class Teller:
     """One thread that tells what was changed since it told last."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Callable[[], Any], idle: float = IDLE) -> None:
         self._connect = connect
+        self._idle = idle
         self._state = threading.Condition()
         self._waiting: dict[int, int] = {}
         self._taken: dict[int, int] = {}
@@ -194,7 +195,7 @@ class Teller:
     def _next(self) -> dict[int, int]:
         """What there is to tell; nothing once it has been quiet for long, or nobody wants it any more."""
         with self._state:
-            self._state.wait_for(lambda: self._waiting or self._stopping, IDLE)
+            self._state.wait_for(lambda: self._waiting or self._stopping, self._idle)
             self._taken, self._waiting = self._waiting, {}
             return self._taken
 

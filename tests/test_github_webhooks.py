@@ -127,6 +127,17 @@ def test_a_delivery_that_is_sent_again_notifies_nobody_twice(service: Service, g
     assert notification["count"] == 1
 
 
+@pytest.mark.parametrize("number", ["another", "", "x" * 300, "not only visible"])
+def test_what_the_signature_does_not_cover_makes_no_second_notification(
+    service: Service, github: FlaskClient, number: str
+) -> None:
+    assert deliver(github, 66).status_code == 200
+    assert deliver(github, 66, **{"X-GitHub-Delivery": number}).status_code == 200
+
+    [notification] = host_network.signed_in(service, "octocat").poll()["notifications"]
+    assert notification["count"] == 1
+
+
 def test_a_wrong_missing_or_other_signature_is_refused(stranger: FlaskClient) -> None:
     body = json.dumps(DELIVERIES[66]["payload"]).encode()
     sha1 = hmac.new(SECRET.encode(), body, hashlib.sha1).hexdigest()

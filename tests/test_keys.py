@@ -72,6 +72,19 @@ def test_a_key_that_makes_no_sense_is_not_made(app: flask.Flask, arguments: list
     assert rows.count("api_keys") == 0
 
 
+def test_a_keys_name_is_one_line_of_plain_text(app: flask.Flask) -> None:
+    made = run_json(app, "key", "create", "the\nshop \x1b[31m\u202e")
+
+    assert made["name"] == "the shop [31m"
+    [line] = run(app, "key", "list").stdout.splitlines()
+    assert line.split("  ")[1] == "the shop [31m"
+    for name in ("", " ", "\x1b", "x" * 201):
+        refused = run(app, "key", "create", name)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+        assert "name must be 1 to 200 characters" in refused.stderr
+    assert rows.count("api_keys") == 1
+
+
 def test_the_list_says_which_keys_are_good(app: flask.Flask) -> None:
     hosts = {name: Host(app) for name in ("good", "revoked", "expired")}
     for name, host in hosts.items():

@@ -1,8 +1,8 @@
 """Rate limits: the numbers, the counters in each worker's memory, and those in PostgreSQL that all workers share.
 
 Polls and a reader's other calls are counted in memory by Flask-Limiter, for speed; each of N workers allows its N-th
-part, so that the sum never exceeds the limit. Sign-ins are counted in PostgreSQL, so that their limit holds across
-workers and restarts.
+part, so that the sum never exceeds the limit. Sign-ins and the calls of senders' keys are counted in PostgreSQL, so
+that their limits hold across workers and restarts.
 """
 
 import hashlib

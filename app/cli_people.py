@@ -145,5 +145,5 @@ def user_erase(subject: str) -> Outcome:
 @says
 def user_export(subject: str) -> Outcome:
     """Print everything that is held about a person, as JSON."""
-    content = db.read(personal_data.export, subject)
+    content = db.write(personal_data.export, subject)
     return content, orjson.dumps(content, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode()

@@ -192,7 +192,7 @@ def erase_user(subject: str) -> flask.Response:
 def export_user(subject: str) -> flask.Response:
     """Everything that is held about a person."""
     auth.sender("people")
-    return _answer(db.read(personal_data.export, _known_subject(subject)))
+    return _answer(db.write(personal_data.export, _known_subject(subject)))
 
 
 @api.post("/users/<subject>/sign-out")

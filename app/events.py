@@ -94,11 +94,14 @@ class Event(Model):
             raise Problem(422, f"expires_at {message}.", [FieldError("expires_at", message)])
 
 
+# Failing fast: a thousand bad names in a thousand events would otherwise be a million errors to describe.
+Recipients = Annotated[list[Subject], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
 class AddressedEvent(Event):
     """An event with those who are to receive it."""
 
-    # Failing fast: a thousand bad names in a thousand events would otherwise be a million errors to describe.
-    recipients: Annotated[list[Subject], Field(min_length=1, max_length=1000, fail_fast=True)]
+    recipients: Recipients
 
 
 class Kept(NamedTuple):

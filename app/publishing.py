@@ -3,6 +3,7 @@
 Everything that waits waits in one order, here and everywhere: idempotency key, new people by subject, event, users by
 id, rows. So nothing deadlocks.
 """
+# ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from app.db import LostRace
 from app.errors import FieldError, Problem
 from app.events import Event
 from app.idempotency import Call
+from app.unread import IN_SIGHT
 from app.validation import MAX_ERRORS
 
 CHUNK = 1_000  # inboxes that one statement delivers to
@@ -123,9 +125,9 @@ def _find_users(connection: Connection, subjects: Sequence[str]) -> dict[str, in
     return {row.subject: row.id for row in connection.execute(FIND_USERS, {"subjects": subjects})}
 
 
-# Who muted the type gets no number and no row. A row of the group that has expired is replaced as if it were not
-# there: its count begins anew.
-DELIVER = text("""
+# Who muted the type gets no number and no row. A row of the group that has expired, or is being retracted, is replaced
+# as if it were not there: its count begins anew.
+DELIVER = text(f"""
     WITH raised AS (
         UPDATE users SET inbox_version = inbox_version + 1
         WHERE id = ANY(:user_ids) AND NOT EXISTS (
@@ -136,7 +138,7 @@ DELIVER = text("""
     SELECT id, inbox_version, :event_id, :group_key, :expires_at FROM raised
     ON CONFLICT (user_id, group_key) WHERE read_at IS NULL AND archived_at IS NULL AND group_key IS NOT NULL
     DO UPDATE SET id = excluded.id, event_id = excluded.event_id, expires_at = excluded.expires_at, seen_at = NULL,
-        group_count = CASE WHEN now() < n.expires_at THEN n.group_count + 1 ELSE 1 END
+        group_count = CASE WHEN now() < n.expires_at AND {IN_SIGHT} THEN n.group_count + 1 ELSE 1 END
 """)
 
 

@@ -76,6 +76,9 @@ PICK = st.integers(0, 50)
 BROWSER = st.sampled_from(["signed in", "signed in", "signed in", "signed in", "first", "second"])
 
 
+# What happens between a call to everyone that is cut off and its repeat. None: it is not cut off. "nothing": repeated
+# later, if at all.
+MEANWHILE = st.sampled_from([None, "nothing", "nothing", "it is retracted", "somebody goes", "somebody comes"])
 MINUTES = st.sampled_from([1, 4, 5, 10, 55, 1, 4, 5, 10, 55, 400, 400, KEY_MINUTES])
 ONE_VERB = st.sampled_from(["read", "unread", "archive", "unarchive"])
 THROUGH_VERB = st.sampled_from(["read", "unread", "unread", "archive", "seen"])
@@ -104,13 +107,13 @@ ACTS = st.one_of(
         orders=st.lists(st.tuples(RECIPIENTS, GROUP, LIFE), min_size=1, max_size=4),
         keyed=st.booleans(),
     ),
-    *acts(3, "publish_to_everyone", group=GROUP, minutes=LIFE, cut_off=st.sampled_from([True, True, False])),
+    *acts(3, "publish_to_everyone", group=GROUP, minutes=LIFE, meanwhile=MEANWHILE),
     *acts(3, "repeat_a_call", pick=PICK, altered=st.sampled_from([False, False, False, True])),
     *acts(4, "retract", pick=PICK, foreign=st.sampled_from([False] * 5 + [True])),
     *acts(1, "ask_after", pick=PICK),
-    *acts(2, "erase", subject=st.sampled_from([*SUBJECTS, "nobody"])),
+    *acts(2, "erase", subject=st.sampled_from(["alice", *SUBJECTS, "nobody"])),
     *acts(
-        3,
+        4,
         "mute",
         who=WHO,
         browser=BROWSER,
@@ -118,7 +121,7 @@ ACTS = st.one_of(
         muted=st.sampled_from([True, True, False]),
     ),
     *acts(3, "keep_up", browser=BROWSER, verb=st.sampled_from(["read", "read", "archive"])),
-    *acts(6, "mark_one", who=WHO, browser=BROWSER, verb=ONE_VERB, pick=PICK),
+    *acts(5, "mark_one", who=WHO, browser=BROWSER, verb=ONE_VERB, pick=PICK),
     *acts(3, "mark_ids", who=WHO, browser=BROWSER, verb=MANY_VERB, picks=st.lists(PICK, min_size=1, max_size=6)),
     *acts(4, "mark_through", who=WHO, browser=BROWSER, verb=THROUGH_VERB, pick=PICK),
     *acts(1, "mark_through_what_is_not_there_yet", who=WHO, browser=BROWSER, ahead=st.integers(1, 3)),
@@ -286,11 +289,24 @@ class Inboxes(RuleBasedStateMachine):
     def publish_a_batch(self, orders: list[tuple[list[str], str | None, int]], keyed: bool) -> None:
         self.send(Call([self.order(*order) for order in orders], batch=True), keyed)
 
-    def publish_to_everyone(self, group: str | None, minutes: int, cut_off: bool) -> None:
+    def publish_to_everyone(self, group: str | None, minutes: int, meanwhile: str | None) -> None:
         call = Call([self.order(EVERYONE, group, minutes)])
-        if not cut_off:
+        if meanwhile is None:
             self.send(call, True)
             return
+        if meanwhile == "somebody comes":
+            self.erase("zoe")
+        self.begin_and_be_cut_off(call)
+        if meanwhile == "it is retracted":
+            self.retract(0, foreign=False)
+        elif meanwhile == "somebody goes":
+            self.erase("zoe")
+        elif meanwhile == "somebody comes":
+            self.publish(["alice", "zoe", "alice"], group, minutes, keyed=False)
+        if meanwhile != "nothing":
+            self.repeat_a_call(0, altered=False)
+
+    def begin_and_be_cut_off(self, call: Call) -> None:
         # As a worker leaves it that is killed before its first thousand people.
         self.name(call)
         [order] = call.orders
@@ -538,6 +554,7 @@ class Inboxes(RuleBasedStateMachine):
             row.id: (row.title, row.received, inboxes.get(row.only_user_id), row.retracted_at is not None)
             for row in events
         }
+        assert not any(row.is_retracting for row in events)
         assert kept_events == {
             number: (sent.title, sent.received, sent.only, sent.is_retracted)
             for number, sent in self.world.events.items()
@@ -628,7 +645,7 @@ def read_lists(connection: Connection, reader: Reader) -> dict[str, list[tuple[o
 TABLES = [
     text("SELECT id, subject, inbox_version FROM users"),
     text("SELECT * FROM notifications ORDER BY user_id, id"),
-    text("SELECT id, title, received, only_user_id, retracted_at FROM events"),
+    text("SELECT id, title, received, only_user_id, retracted_at, is_retracting FROM events"),
     text("SELECT user_id, jsonb_object_agg(type, muted) FROM preferences GROUP BY user_id"),
     text("SELECT user_id FROM undos"),
 ]

@@ -37,9 +37,9 @@ from tests.model_world import Answer, Sent, World
 MANY = "1000000 per minute"  # polls: what is tried here is not the limits
 
 DEEP = os.environ.get("BELFRY_TEST_DEEP") == "1"
-PARTS = 6 if DEEP else 1  # for workers to share
+PARTS = 12 if DEEP else 1  # for workers to share
 SAMPLE = settings(
-    max_examples=60 if DEEP else 40,
+    max_examples=30 if DEEP else 40,
     stateful_step_count=50 if DEEP else 30,
     deadline=None,
     database=None,

@@ -6,10 +6,11 @@ id, rows. So nothing deadlocks.
 # ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, text
 
 from app import db, events, idempotency, people
@@ -99,6 +100,12 @@ def line_call(line: bytes, ordinal: int) -> Call:
     return Call(idempotency.COMMAND_LINE, f"{digest.hexdigest()}-{ordinal}", digest.digest())
 
 
+def everyone_call(arguments: dict[str, Any]) -> Call:
+    """The idempotency key of `flask send --everyone`: the same arguments again within 24 hours are the same event."""
+    digest = hashlib.sha256(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+    return Call(idempotency.COMMAND_LINE, f"everyone-{digest.hexdigest()}", digest.digest())
+
+
 FIND_USERS = text("SELECT subject, id FROM users WHERE subject = ANY(:subjects)")
 MAKE_USERS = text("""
     INSERT INTO users (subject) SELECT subject FROM unnest(CAST(:subjects AS text[])) AS wanted (subject)
@@ -161,6 +168,16 @@ def _chunks(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (user_ids[start : start + CHUNK] for start in range(0, len(user_ids), CHUNK))
 
 
+COUNT_EVERYONE = text("SELECT count(*) FROM users")
+
+
+def count_everyone(connection: Connection) -> int:
+    """How many users there are. Reads them all, so it has a deadline of its own."""
+    connection.execute(db.LONG_DEADLINE)
+    found: int = connection.execute(COUNT_EVERYONE).scalar_one()
+    return found
+
+
 BEGIN_EVERYONE = text("""
     UPDATE events SET fanned_out_to = 0, fan_out_until = (SELECT coalesce(max(id), 0) FROM users) WHERE id = :event_id
 """)
@@ -183,8 +200,14 @@ def begin_everyone(
     return begun, False
 
 
-def to_everyone(call: Call, event: Event, ttl: timedelta, key_id: int | None = None) -> tuple[dict[str, int], bool]:
-    """Publishes to all who are users now: the event first, then a thousand users a transaction.
+def to_everyone(
+    call: Call,
+    event: Event,
+    ttl: timedelta,
+    key_id: int | None = None,
+    tell: Callable[[int], None] = lambda users: None,
+) -> tuple[dict[str, int], bool]:
+    """Publishes to all who are users now: the event first, then a thousand users a transaction; tells how many it were.
 
     Gives back the answer, and whether it is that of an earlier time. A call that was killed is completed by repeating
     it, and nobody gets the event twice.
@@ -192,8 +215,9 @@ def to_everyone(call: Call, event: Event, ttl: timedelta, key_id: int | None = N
     answer, is_done = db.write(begin_everyone, call, event, ttl, key_id)
     if is_done:
         return answer, True
-    while db.write(continue_everyone, call, answer["event_id"]):
-        pass
+    tell(answer["recipients"])
+    while users := db.write(continue_everyone, call, answer["event_id"]):
+        tell(users)
     finished: dict[str, int] = db.read(idempotency.find, call).body["events"][0]
     return finished, False
 
@@ -209,8 +233,8 @@ LOCK_NEXT_USERS = text("""
 MOVE_FAN_OUT = text("UPDATE events SET fanned_out_to = :to, received = received + :created WHERE id = :event_id")
 
 
-def continue_everyone(connection: Connection, call: Call, event_id: int) -> bool:
-    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. False: it is complete.
+def continue_everyone(connection: Connection, call: Call, event_id: int) -> int:
+    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. 0 users: it is complete.
 
     A retracted event is complete where it stands. Indexes: events_pkey, users_pkey.
     """
@@ -223,9 +247,9 @@ def continue_everyone(connection: Connection, call: Call, event_id: int) -> bool
         user_ids = list(connection.execute(LOCK_NEXT_USERS, bounds).scalars())
     if row is None or not user_ids:
         idempotency.keep(connection, call, {"events": [answer]})
-        return False
+        return 0
     created = deliver(connection, events.Kept(row.id, row.expires_at), row, user_ids)
     connection.execute(MOVE_FAN_OUT, {"event_id": event_id, "to": user_ids[-1], "created": created})
     so_far = Published(event_id, answer["recipients"] + len(user_ids), answer["created"] + created)
     idempotency.keep(connection, call, {"events": [so_far.as_json()]}, is_done=False)
-    return True
+    return len(user_ids)

@@ -124,6 +124,9 @@ class Guard:
         response.headers.update(UNCHANGED)
         if response.status_code != 304:
             response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if response.status_code == 401:
+            # RFC 9110 wants the way in named. For this one no browser opens a dialog of its own.
+            response.headers["WWW-Authenticate"] = "Bearer"
         if flask.request.blueprint in READERS and self.cors_origins:
             self._add_cors(response)
         return response

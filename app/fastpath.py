@@ -5,13 +5,14 @@ It answers the plain common case and passes everything else on; switched off, po
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import flask
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import guard, known
+from app import changes, guard, inbox, known
 from app.settings import Settings
 
 POLL = "/notifications/unread"
@@ -24,6 +25,9 @@ MOST_HOSTS = 64
 
 def init_app(app: flask.Flask, settings: Settings) -> None:
     if settings.fast_path:
+        what_we_know: known.Known = app.extensions["known"]
+        hub: changes.Changes = app.extensions["changes"]
+        hub.listener.in_between = lambda connection: what_we_know.keep_up(partial(inbox.positions, connection))
         app.wsgi_app = FastPath(app, settings)  # type: ignore[method-assign]
 
 
@@ -72,14 +76,17 @@ class FastPath:
         if not (user.isdecimal() and until.isdecimal()) or len(user) + len(until) > 38:
             return 0
         user_id = int(user)
-        inbox = self.known.find(user_id)
-        if inbox is None or str(user_id) != user or str(inbox.version) != version:
+        found = self.known.find(user_id)
+        if found is None or str(user_id) != user or str(found.version) != version:
             return 0
         now = time.monotonic()
-        if now >= inbox.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
+        if now >= found.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
             return 0
         cookie = self._cookie(cookies)
-        return user_id if cookie and inbox.sessions.find(known.digest(cookie)) % known.DIGEST == 0 else 0
+        if cookie is None or not found.is_open_to(cookie):
+            return 0
+        found.asked = now
+        return user_id
 
     def _cookie(self, cookies: str) -> str | None:
         """The session's cookie where it stands once and plainly; what wants interpreting is Werkzeug's."""

@@ -246,7 +246,7 @@ def _unchanged_tag(reader: Reader, limit: int) -> str | None:
     what_we_know = known.current()
     reading = what_we_know.begin(reader.user_id)
     at = db.read(inbox.position, reader)
-    what_we_know.learn(reading, reader.user_id, at.version, at.now, reader.session_until, auth.session_cookie())
+    what_we_know.learn(reading, reader.claims, at.version, at.now, auth.session_cookie())
     for tag in candidates:
         version, until = int(tags[tag][2]), int(tags[tag][3])
         if version == at.version and (until == 0 or at.now < until):

@@ -11,11 +11,11 @@ import sqlalchemy
 from limits import parse_many
 from werkzeug.test import TestResponse
 
-from app import changes, db, known, marking, people, personal_data
+from app import changes, db, known, people, personal_data
 from app.auth import SignedIn
 from app.limits import PollCounter
 from app.recent import Recent
-from tests import rows
+from tests import postgres, rows
 from tests.cast import Person
 from tests.service import wait_until
 
@@ -355,15 +355,57 @@ def test_what_is_known_is_good_for_a_minute(worker: Worker, alice: Person) -> No
         worker.known.listen(True)  # forgets
         reading = worker.known.begin(alice.id)
         assert reading is not None
-        reading.began -= known.GOOD_FOR - 0.5  # the database was asked so long ago
+        reading.began -= known.GOOD_FOR - 0.5  # the database was asked so long ago, and not since
+        worker.app.extensions["changes"].listener.in_between = lambda connection: False
         now = rows.one("SELECT CAST(extract(epoch FROM now()) * 1000000 AS bigint)")
-        worker.known.learn(reading, alice.id, 0, now, now // 1_000_000 + 3600, cookie_of(alice).partition("=")[2])
+        worker.known.learn(reading, alice.new_session().claims, 0, now, cookie_of(alice).partition("=")[2])
 
     assert worker.answers_at_once(alice, tag)
     found = worker.known.find(alice.id)
     wait_until(lambda: time.monotonic() >= reading.began + known.GOOD_FOR, "the minute is over")
     assert not worker.answers_at_once(alice, tag)
     assert worker.known.find(alice.id) is not found  # asked anew
+
+
+def test_what_is_known_is_asked_anew_before_it_is_too_old(worker: Worker, alice: Person, mallory: Person) -> None:
+    tags = [worker.learn(alice), worker.learn(Person(alice.app, "alice")), worker.learn(mallory)]
+    inbox, nobodys = worker.known.find(alice.id), worker.known.find(mallory.id)
+    assert inbox is not None
+    assert nobodys is not None
+    nobodys.asked -= known.WANTED_FOR  # nobody has polled for so long
+
+    soon_too_old = inbox.good_until = nobodys.good_until = time.monotonic() + 20
+    worker.known.next_round = 0.0
+
+    wait_until(lambda: inbox.good_until > soon_too_old + 30, "it is asked anew", seconds=5)
+    assert worker.answers_at_once(alice, tags[0])
+    assert nobodys.good_until == soon_too_old
+
+
+LOST: dict[str, str] = {
+    "a change": "UPDATE users SET inbox_version = inbox_version + 1 WHERE id = %s",
+    "a sign-out everywhere": "UPDATE users SET session_epoch = session_epoch + 1 WHERE id = %s",
+    "a disabling": "UPDATE users SET is_active = false WHERE id = %s",
+    "an erasing": "DELETE FROM users WHERE id = %s",
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_what_a_lost_notice_would_have_said_is_found_out_when_it_is_asked_anew(
+    worker: Worker, alice: Person, lost: str
+) -> None:
+    tag = worker.learn(alice)
+    with postgres.connect(db.engine().url.render_as_string(hide_password=False)) as connection:
+        connection.execute(LOST[lost], [alice.id])  # type: ignore[call-overload]
+    assert worker.answers_at_once(alice, tag)  # for a minute at most
+
+    inbox = worker.known.find(alice.id)
+    assert inbox is not None
+    inbox.good_until = time.monotonic() + 20
+    worker.known.next_round = 0.0
+
+    wait_until(lambda: worker.known.find(alice.id) is None, "it is asked anew", seconds=5)
+    assert worker.poll(alice, tag).status_code == (200 if lost == "a change" else 401)
 
 
 def test_who_cannot_hear_knows_nothing(worker: Worker, alice: Person) -> None:
@@ -485,14 +527,3 @@ def test_polls_at_once_are_all_counted() -> None:
         thread.join()
 
     assert sum(allowed) == 1000
-
-
-def test_marking_is_told_with_its_number(alice: Person, publish: Publish, app: flask.Flask) -> None:
-    publish("alice")
-    told: list[Any] = []
-    changes.current().add_hearer(told.append, lambda listening: None)
-
-    db.write(marking.mark_one, alice.new_session(), "read", 1)
-    db.write(marking.mark_one, alice.new_session(), "read", 1)  # changes nothing
-
-    assert told == [{alice.id: 2}]

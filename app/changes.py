@@ -157,9 +157,7 @@ class Teller:
         with self._state:
             self._add(notices)
             if not self._running:
-                self._running, self._stopping = True, False
-                threading.Thread(target=self._run, name="tells changes", daemon=True).start()
-                atexit.register(self.flush)
+                self._start()
             self._state.notify_all()
 
     def flush(self) -> None:
@@ -171,6 +169,15 @@ class Teller:
         with self._state:
             self._stopping = True
             self._state.notify_all()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="tells changes", daemon=True).start()
+        except RuntimeError:  # no thread to be had; the change is committed, and its caller is to know that
+            log.warning("changes not told: no thread")
+            return
+        self._running, self._stopping = True, False
+        atexit.register(self.flush)
 
     def _add(self, notices: Notices) -> None:
         for user_id, version in notices.items():

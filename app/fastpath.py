@@ -68,25 +68,26 @@ class FastPath:
         parts = tag.split(".")
         if len(parts) != 5 or parts[0] != self.beginning or parts[4] != ENDINGS.get(environ.get("QUERY_STRING", "")):
             return None
-        user_id = self._user_id(parts[1], parts[2], parts[3], cookies)
-        return tag if user_id and not self.count_poll(user_id) else None
+        caller = self._caller(parts[1], parts[2], parts[3], cookies)
+        return tag if caller and not self.count_poll(*caller) else None
 
-    def _user_id(self, user: str, version: str, until: str, cookies: str) -> int:
-        """Whose inbox that is, if it is known to be at this version and the cookie known to be its owner's; else 0."""
+    def _caller(self, user: str, version: str, until: str, cookies: str) -> tuple[int, str] | None:
+        """Whose poll this is, if that inbox is known to be at this version and the cookie known to be its owner's."""
         if not (user.isdecimal() and until.isdecimal()) or len(user) + len(until) > 38:
-            return 0
+            return None
         user_id = int(user)
         found = self.known.find(user_id)
         if found is None or str(user_id) != user or str(found.version) != version:
-            return 0
+            return None
         now = time.monotonic()
         if now >= found.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
-            return 0
+            return None
         cookie = self._cookie(cookies)
-        if cookie is None or not found.is_open_to(cookie):
-            return 0
+        session_id = found.session_of(cookie) if cookie else None
+        if session_id is None:
+            return None
         found.asked = now
-        return user_id
+        return user_id, f"session/{session_id}"
 
     def _cookie(self, cookies: str) -> str | None:
         """The session's cookie where it stands once and plainly; what wants interpreting is Werkzeug's."""

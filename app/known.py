@@ -63,9 +63,12 @@ class Inbox:
         self.asked = asked  # when it was polled last
         self.sessions = sessions
 
-    def is_open_to(self, cookie: str) -> bool:
-        """Whether the database has said that this cookie's session is good."""
-        return self.sessions.find(digest(cookie)) % SESSION.size == 0
+    def session_of(self, cookie: str) -> str | None:
+        """The id of this cookie's session, if the database has said that it is good."""
+        at = self.sessions.find(digest(cookie))
+        if at % SESSION.size:  # -1 too
+            return None
+        return str(self.sessions[at + 16 : at + 38], "ascii")
 
     def claims(self, user_id: int) -> list[Claims]:
         found = []

@@ -227,6 +227,19 @@ def test_both_ways_count_by_the_same_counter(another_app: MakeApp, alice: Person
     assert answers(True) == answers(False)
 
 
+def test_refused_polls_count_on_both_ways(another_app: MakeApp, alice: Person) -> None:
+    def answers(on: bool) -> list[int]:
+        worker = Worker(another_app(fast_path=on, poll_limit="40 per minute"))
+        person = Person(worker.app, "alice")
+        tag = person.poll().headers["ETag"]
+        if on:
+            worker.learn(person)
+        refused = [person.get("/notifications/unread?limit=0").status_code for _ in range(40)]
+        return [*refused, person.poll(tag).status_code, Person(worker.app, "alice").poll(tag).status_code]
+
+    assert answers(True) == answers(False) == [422] * 40 + [429, 304]
+
+
 def test_an_unchanged_answer_is_small(worker: Worker, alice: Person, publish: Publish) -> None:
     publish("alice")
     answer = worker.poll(alice, worker.learn(alice))

@@ -35,6 +35,7 @@ GATHER = 0.02  # seconds between two sendings: all commits with a notice in them
 IDLE = 30  # seconds without a change after which the sending connection is closed
 LAST_WORDS = 2  # seconds that a process has to tell what it has changed before it exits
 LOOK_UP = 1.0  # seconds after which the hearing thread looks whether it is still wanted
+SHORT_LOOK_UP = 0.02  # the same while there is work in between
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds until a lost connection is tried again
 
 # A peer that is gone without a word is noticed in 25 seconds.
@@ -156,9 +157,7 @@ class Teller:
         with self._state:
             self._add(notices)
             if not self._running:
-                self._running, self._stopping = True, False
-                threading.Thread(target=self._run, name="tells changes", daemon=True).start()
-                atexit.register(self.flush)
+                self._start()
             self._state.notify_all()
 
     def flush(self) -> None:
@@ -170,6 +169,15 @@ class Teller:
         with self._state:
             self._stopping = True
             self._state.notify_all()
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name="tells changes", daemon=True).start()
+        except RuntimeError:  # no thread to be had; the change is committed, and its caller is to know that
+            log.warning("changes not told: no thread")
+            return
+        self._running, self._stopping = True, False
+        atexit.register(self.flush)
 
     def _add(self, notices: Notices) -> None:
         for user_id, version in notices.items():
@@ -222,6 +230,8 @@ class Listener:
         self._connect = connect
         self._hear = hear
         self.listening: list[Callable[[bool], None]] = []
+        # What else is done on this connection, once a second; it says whether it has more to do.
+        self.in_between: Callable[[Connection], bool] = lambda connection: False
         self._lock = threading.Lock()
         self._stop: threading.Event | None = None
 
@@ -251,9 +261,11 @@ class Listener:
                     driver.execute(f"LISTEN {CHANNEL}")
                     self._say(stop, True)
                     pause = FIRST_PAUSE
+                    is_busy = False
                     while not stop.is_set():
-                        for notice in driver.notifies(timeout=LOOK_UP):
+                        for notice in driver.notifies(timeout=SHORT_LOOK_UP if is_busy else LOOK_UP):
                             self._hear(parse(notice.payload))
+                        is_busy = self.in_between(connection)
             except Exception as error:  # whatever it is: without this thread the worker would be deaf and not know it
                 if not stop.is_set():
                     log.warning("changes not heard: %s", type(error).__name__)

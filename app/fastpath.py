@@ -6,6 +6,7 @@ case and passes everything else on; switched off, polls only cost more.
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import flask
@@ -15,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import auth, guard, known, limits, polling
+from app import auth, changes, guard, inbox, known, limits, polling
 from app.errors import Problem
 from app.people import Reader
 from app.recent import Recent
@@ -35,6 +36,9 @@ READER_SECONDS = 60
 
 def init_app(app: flask.Flask, settings: Settings) -> None:
     if settings.fast_path:
+        what_we_know: known.Known = app.extensions["known"]
+        hub: changes.Changes = app.extensions["changes"]
+        hub.listener.in_between = lambda connection: what_we_know.keep_up(partial(inbox.positions, connection))
         app.wsgi_app = FastPath(app, settings)  # type: ignore[method-assign]
 
 
@@ -61,6 +65,7 @@ class FastPath:
         ]
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
+        self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
 
@@ -92,21 +97,25 @@ class FastPath:
         parts = tag.split(".")
         if len(parts) != 5 or parts[0] != self.beginning or parts[4] != ENDINGS.get(environ.get("QUERY_STRING", "")):
             return None
-        user_id = self._user_id(parts[1], parts[2], parts[3], cookie)
-        return tag if user_id and not self.polls.count(user_id) else None
+        caller = self._caller(parts[1], parts[2], parts[3], cookie)
+        return tag if caller and not self.polls.count(*caller) else None
 
-    def _user_id(self, user: str, version: str, until: str, cookie: str) -> int:
-        """Whose inbox that is, if it is known to be at this version and the cookie known to be its owner's; else 0."""
+    def _caller(self, user: str, version: str, until: str, cookie: str) -> tuple[int, str] | None:
+        """Whose poll this is, if that inbox is known to be at this version and the cookie known to be its owner's."""
         if not (user.isdecimal() and until.isdecimal()) or len(user) + len(until) > 38:
-            return 0
+            return None
         user_id = int(user)
-        inbox = self.known.find(user_id)
-        if inbox is None or str(user_id) != user or str(inbox.version) != version:
-            return 0
+        found = self.known.find(user_id)
+        if found is None or str(user_id) != user or str(found.version) != version:
+            return None
         now = time.monotonic()
-        if now >= inbox.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
-            return 0
-        return user_id if inbox.sessions.find(known.digest(cookie)) % known.DIGEST == 0 else 0
+        if now >= found.good_until or (until != "0" and (now + self.known.ahead) * 1_000_000 >= int(until)):
+            return None
+        session_id = found.session_of(cookie)
+        if session_id is None:
+            return None
+        found.asked = now
+        return user_id, f"session/{session_id}"
 
     def _ask(self, environ: dict[str, Any], cookie: str, start_response: Any) -> Iterable[bytes] | None:
         """The answer from the database; None where the poll is to be refused, for Flask to say why."""
@@ -117,10 +126,8 @@ class FastPath:
             with self.app.app_context():
                 answer = polling.answer(reader, limit, environ.get("HTTP_IF_NONE_MATCH"), cookie)
         except (Problem, SQLAlchemyError) as error:
-            self.polls.count(reader.counted_as)
-            with self.app.request_context(environ):
-                refusal = self.app.finalize_request(self.app.handle_user_exception(error))
-            return refusal(environ, start_response)
+            environ[polling.TROUBLE] = error
+            return None
         if self.polls.count(reader.user_id):  # others of the same reader's were faster
             return None
         if answer.body is None:
@@ -136,9 +143,7 @@ class FastPath:
         reader = self.readers.get(key)
         if reader is None and self.signatures is not None:
             try:
-                session = self.signatures.loads(
-                    cookie, max_age=int(self.app.permanent_session_lifetime.total_seconds())
-                )
+                session = self.signatures.loads(cookie, max_age=self.oldest)
             except BadSignature:
                 return None
             signed_in = auth.load(str(session.get("_user_id", "")))

@@ -122,6 +122,8 @@ def unread() -> flask.Response:
 
 
 def _answer_poll(reader: Reader) -> flask.Response:
+    if polling.TROUBLE in flask.request.environ:
+        raise flask.request.environ[polling.TROUBLE]
     given = flask.request.headers.get("If-None-Match")
     answer = polling.answer(reader, _query(PollQuery).limit, given, auth.session_cookie())
     response = flask.Response(answer.body, 304 if answer.body is None else 200, mimetype="application/json")

@@ -117,11 +117,13 @@ class PollCounter:
         with self._turns:
             return self._wait(callers, int(time.monotonic() * 1000))
 
-    def count(self, caller: int | str) -> float:
-        """Counts one poll and gives back 0; or counts nothing and gives back the seconds to wait."""
+    def count(self, caller: int | str, *others: int | str) -> float:
+        """Counts one poll and gives back 0; or, where the caller or one of the others has no room, counts nothing and
+        gives back the seconds to wait.
+        """
         now = int(time.monotonic() * 1000)
         with self._turns:
-            seconds = self._wait((caller,), now)
+            seconds = self._wait((caller, *others), now)
             if not seconds:
                 for _, length, windows in self._rates:
                     window = windows.get(caller)

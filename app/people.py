@@ -137,7 +137,8 @@ def save_user(connection: Connection, subject: str, name: str | None, password: 
     password_hash = None if password is None else generate_password_hash(password, HASH_METHOD)
     parameters = {"subject": subject, "name": name, "password_hash": password_hash}
     saved = connection.execute(SAVE_USER, parameters).one()
-    changes.forget(connection, saved.id)
+    if password_hash is not None:
+        changes.forget(connection, saved.id)
     return bool(saved.is_new)
 
 
@@ -163,7 +164,8 @@ def change_user(connection: Connection, subject: str, given: dict[str, Any]) -> 
         "is_active": given.get("is_active"),
     }
     user = connection.execute(CHANGE_USER, parameters).one()
-    changes.forget(connection, user.id)
+    if "is_active" in given:
+        changes.forget(connection, user.id)
     return user
 
 

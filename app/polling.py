@@ -10,6 +10,9 @@ from app.people import Reader
 # EPOCH.USER.VERSION.UNTIL.LIMIT, as docs/api.md has it; the epoch holds no dots and no quotes.
 ETAG = re.compile(r'"([^".]+)\.(\d{1,19})\.(\d{1,19})\.(\d{1,19})\.(\d{1,3})"')
 
+# Where the WSGI environment holds what went wrong on the short way, for the ordinary way to say without trying again.
+TROUBLE = "belfry.trouble"
+
 
 class Answer(NamedTuple):
     """The tag of the present state, and the snapshot as JSON; None where the caller has it already."""
@@ -36,12 +39,12 @@ def answer(reader: Reader, limit: int, given: str | None, cookie: str | None) ->
     tags = _tags(given or "", reader, limit)
     if tags and not _is_older(tags, worker.find(reader.user_id)):
         at = db.read(inbox.position, reader)
-        worker.learn(reading, reader.user_id, at.version, at.now, reader.session_until, cookie)
+        worker.learn(reading, reader.claims, at.version, at.now, cookie)
         for tag in tags:
             if tag.version == at.version and (tag.until == 0 or at.now < tag.until):
                 return Answer(tag.text, None)
     snapshot = db.read(inbox.unread_snapshot, reader, limit)
-    worker.learn(reading, reader.user_id, snapshot.version, snapshot.now, reader.session_until, cookie)
+    worker.learn(reading, reader.claims, snapshot.version, snapshot.now, cookie)
     tag_now = snapshot.tag(settings.current().epoch, limit)
     # `*` asks for any present state, and a signed-in reader always has one (RFC 9110 13.1.2).
     return Answer(tag_now, None if (given or "").strip() == "*" else inbox.dump(snapshot.as_json()))

@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         True, description="Whether polls with nothing new are answered before Flask; off, they only cost more."
     )
     fast_path_inboxes: int = Field(
-        100_000, ge=2, description="How many inboxes a worker knows at most, at some 300 bytes each."
+        100_000, ge=2, description="How many inboxes a worker knows at most, at some 500 bytes each."
     )
     changes_database_url: Annotated[str, AfterValidator(_checked_database_url)] | None = Field(
         None,

@@ -6,7 +6,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,26 +71,42 @@ def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
 def statements(engine: sqlalchemy.Engine) -> Iterator[list[str]]:
     """Every statement that goes to the database through the engine's connections, whoever sends it."""
     sent: list[str] = []
+    stop = watch(engine, sent)
+    try:
+        yield sent
+    finally:
+        stop()
+
+
+def watch(
+    engine: sqlalchemy.Engine, sent: list[str], afterwards: Callable[[str], None] = lambda statement: None
+) -> Callable[[], None]:
+    """Writes every statement that goes through the engine's connections into `sent`; gives back what ends it.
+
+    `afterwards` is called with the statement once PostgreSQL has answered, before anybody has looked at the answer.
+    """
 
     class Cursor(psycopg.Cursor[Any]):
         def execute(self, query: Any, *arguments: Any, **options: Any) -> "Cursor":
             sent.append(query.decode() if isinstance(query, bytes) else query)
-            return super().execute(query, *arguments, **options)
+            super().execute(query, *arguments, **options)
+            afterwards(sent[-1])
+            return self
 
-    def watch(connection: Any, *_others: Any) -> None:
+    def begin(connection: Any, *_others: Any) -> None:
         connection.cursor_factory = Cursor
 
     def leave(connection: Any, *_others: Any) -> None:
         if connection is not None:  # a dead one was thrown away
             connection.cursor_factory = psycopg.Cursor
 
-    sqlalchemy.event.listen(engine.pool, "checkout", watch)
-    sqlalchemy.event.listen(engine.pool, "checkin", leave)
-    try:
-        yield sent
-    finally:
-        sqlalchemy.event.remove(engine.pool, "checkout", watch)
+    def stop() -> None:
+        sqlalchemy.event.remove(engine.pool, "checkout", begin)
         sqlalchemy.event.remove(engine.pool, "checkin", leave)
+
+    sqlalchemy.event.listen(engine.pool, "checkout", begin)
+    sqlalchemy.event.listen(engine.pool, "checkin", leave)
+    return stop
 
 
 def _administer(statement: str) -> None:

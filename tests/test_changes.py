@@ -147,6 +147,19 @@ def test_signing_out_is_told(audited_app: flask.Flask, ear: Ear) -> None:
     assert ear.heard() == {carol.id: FORGET}
 
 
+def test_what_changes_nothing_is_not_told(audited_app: flask.Flask, ear: Ear) -> None:
+    frank = Person(audited_app, "frank")
+    db.write(publishing.publish, [Order(check(Event, {"type": "x", "title": "y"}), ["frank"])], MONTH)
+    frank.post("/notifications/1/read")
+    assert ear.heard() == {frank.id: 2}
+
+    frank.post("/notifications/1/read")
+    frank.post("/notifications/seen", {"through": 2})
+    db.write(people.save_user, "frank", "Frank", None)
+
+    assert ear.heard() == {}
+
+
 def statements_that_change() -> Iterator[tuple[str, str]]:
     """The name and the SQL of every statement of the service that moves a version or decides on a session."""
     dialect = db.engine().dialect

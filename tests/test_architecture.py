@@ -16,6 +16,7 @@ PEOPLE = "people keys events limits idempotency"
 
 # From the top: a module imports only from the lines below its own.
 LAYERS = [
+    "worker",
     "wsgi",
     "app",
     DOORS,
@@ -25,7 +26,7 @@ LAYERS = [
     PEOPLE,
     "validation sanitize models",
     "db errors",
-    "settings embedded",
+    "settings embedded aside request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

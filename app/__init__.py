@@ -21,6 +21,7 @@ from app import (
     publish_api,
     serve,
     settings,
+    steering,
 )
 
 
@@ -33,6 +34,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     errors.init_app(app)
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
+    steering.init_app(app, chosen)
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)

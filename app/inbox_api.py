@@ -7,7 +7,7 @@ import flask
 import orjson
 from pydantic import Field
 
-from app import auth, db, guard, inbox, limits, marking, settings, validation
+from app import auth, db, guard, inbox, limits, marking, settings, steering, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -119,6 +119,7 @@ class UndoableAnswer(ChangedAnswer):
     headers=("ETag", "X-Poll-Interval"),
     conditional=True,
 )
+@steering.noted
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
@@ -126,7 +127,7 @@ def unread() -> flask.Response:
     limits.count_poll(reader.counted_as)
     limit = _query(PollQuery).limit
     response = flask.Response(mimetype="application/json")
-    response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)
+    response.headers["X-Poll-Interval"] = str(steering.interval())
     tag = _unchanged_tag(reader, limit)
     if tag is not None:
         response.status_code = 304

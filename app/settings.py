@@ -169,7 +169,10 @@ class Settings(BaseSettings):
         12, gt=0, le=24 * 365, description="Hours from sign-in until a session ends; polling never extends it."
     )
     poll_interval: int = Field(
-        30, ge=1, le=3600, description="Seconds between two polls of a bell (`X-Poll-Interval`)."
+        30,
+        ge=1,
+        le=3600,
+        description="Seconds between two polls of a bell (`X-Poll-Interval`); up to four times that under load.",
     )
     poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
         "100 per minute", description="Polls allowed per user."

@@ -12,7 +12,7 @@ DOORS = "inbox_api preferences_api preferences_page publish_api pages ops cli cl
 AROUND_THEM = "auth guard openapi demo console"
 INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
-PEOPLE = "people keys events limits idempotency"
+PEOPLE = "people keys events limits idempotency steering"
 
 # From the top: a module imports only from the lines below its own.
 LAYERS = [

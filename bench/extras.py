@@ -46,9 +46,9 @@ def _memory(server_url: str) -> str:
     with servers.database(server_url) as database_url:
         polls = ours.prepare_many(database_url, INBOXES)
         settings = {"FAST_PATH": "1", "FAST_PATH_INBOXES": str(INBOXES)}
-        with servers.gunicorn("wsgi:app", database_url, THREADS, **settings) as server:
+        with servers.gunicorn("wsgi:app", database_url, THREADS, workers=2, **settings) as server:
             load.poll_each(server.port, polls)
-            [size] = server.memory()
+            size = max(server.memory())  # of the two workers' the one that was asked
     return goal(f"memory that a worker adds (PSS), {INBOXES:,} inboxes known", [size / 2**20], at_most=60, unit=" MB")
 
 

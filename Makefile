@@ -10,7 +10,7 @@ export PORT
 # Larger samples and another PostgreSQL change nothing for the browser: `make test` has been there.
 NO_BROWSER := $(patsubst %,--ignore tests/test_%.py,bell embedding hostile_text pages_browser poller tabs words)
 
-.PHONY: help run test test-deep check lock screenshots bench docs clean
+.PHONY: help run test test-deep check lock screenshots bench bench-large docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -51,18 +51,27 @@ screenshots: $(VENV)/dev.txt ## take the pictures of the README and the docs
 	@$(BIN)/python -m tests.browser --install
 	$(BIN)/python -m tests.screenshots
 
-bench: $(VENV)/dev.txt ## measure beside the ordinary way to write it
+# A rival's packages stay out of ours.
+$(VENV)-bench/rivals.txt: bench/rivals/requirements.txt
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --disable-pip-version-check --require-hashes -r bench/rivals/requirements.txt
+	@touch $@
+
+bench: $(VENV)/dev.txt $(VENV)-bench/rivals.txt ## measure beside the ordinary and a tuned way to write it
 	$(BIN)/python -m bench
+
+bench-large: $(VENV)/dev.txt ## measure with 10,000,000 notifications
+	$(BIN)/python -m bench.large
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
 	$(BIN)/python -m docs.reference
 
 lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes
-	for list in requirements requirements-embedded requirements-dev; do \
+	for list in requirements requirements-embedded requirements-dev bench/rivals/requirements; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-emit-index-url --no-emit-find-links --upgrade $$list.in --output-file $$list.txt; \
 	done
 
 clean: ## remove what was installed; data in instance/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

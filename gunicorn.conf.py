@@ -1,5 +1,11 @@
 """How gunicorn runs Belfry: each value with its reason. The numbers an operator may turn are settings."""
 
+from gevent import monkey
+
+monkey.patch_all()  # before anything else is loaded, or it would keep what blocks a whole worker
+
+# ruff: noqa: E402
+import gc
 import os
 import signal
 import sys
@@ -12,17 +18,18 @@ try:
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
 
-# Only this machine: a buffering proxy belongs in front, for gthread has no deadline for a slow body.
+# Only this machine: TLS and the world's slowest clients are a proxy's business.
 bind = f"127.0.0.1:{chosen.port}"
 
 # Workers share nothing but PostgreSQL, so their number is the number of cores that polls may use.
 workers = chosen.web_concurrency
 
-# Threads wait for PostgreSQL side by side; each has a connection of its own in the worker's pool (app/db.py).
-# No engine exists before the fork, so no connection is ever shared. The code itself is loaded here, by the settings:
-# HUP brings no new release, a restart does.
-worker_class = "gthread"
-threads = chosen.threads
+# A greenlet for each connection: a slow client, a hung statement or an idle connection costs its own memory and nobody
+# else's time. Chosen by figures: docs/decisions.md. No engine exists before the fork, so no connection to PostgreSQL is
+# ever shared. The code itself is loaded here, by the settings: HUP brings no new release, a restart does.
+worker_class = "app.worker.Worker"
+# Connections that a worker keeps open; more wait in the backlog. What asks PostgreSQL at a time is THREADS (app/db.py).
+worker_connections = 1000
 
 # A worker whose main loop is silent for this long is killed. Requests are bounded by their statements' own deadlines.
 timeout = 30
@@ -36,16 +43,13 @@ backlog = 512
 # A worker's heartbeat must not wait for a busy disk.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn makes a private file in it
 
-# Browsers and proxies send some thirty; each costs time before anybody is known.
-limit_request_fields = 50
-
 # Otherwise gunicorn opens a socket for its own control program.
 control_socket_disable = True
 
-# Nobody is believed about scheme or path by a header: app/guard.py does that, by TRUSTED_PROXIES.
-forwarded_allow_ips = ""
-forwarder_headers = ""
-secure_scheme_headers: dict[str, str] = {}
+# What is loaded by now is the workers' too, and stays shared if no collector looks at it: 46 MB of a worker's own
+# become 30.
+gc.collect()
+gc.freeze()
 
 # No max_requests: recycling workers costs throughput, and nothing here is known to leak.
 
@@ -53,7 +57,7 @@ secure_scheme_headers: dict[str, str] = {}
 def post_worker_init(worker: Any) -> None:
     """Leaves Ctrl-C to the arbiter.
 
-    A terminal sends it to every process, and then the arbiter tells its workers to stop: gthread's handler of the
-    second signal waits for a lock that the first one holds, until the worker is killed 20 seconds later.
+    A terminal sends it to every process, and then the arbiter tells its workers to stop, gently: a worker that heeded
+    the first signal would cut its requests off.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)

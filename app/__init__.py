@@ -24,6 +24,7 @@ from app import (
     publish_api,
     serve,
     settings,
+    steering,
 )
 
 
@@ -38,6 +39,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     auth.init_app(app, chosen)
     changes.init_app(app, chosen)
     known.init_app(app, chosen)
+    steering.init_app(app, chosen)
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)

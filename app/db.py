@@ -28,7 +28,7 @@ from app.settings import Settings
 LOST_RACES = {"40001", "40P01", "55P03", "23503", "23505"}
 TRIES = 3
 
-# Every statement has a deadline of its own, so that trouble with the database never holds a worker's thread for long.
+# Every statement has a deadline of its own, so that trouble with the database never holds a connection for long.
 # By itself the planner takes reading pages out of order to be as slow as on a disk that turns, and so sorts 10,000
 # unread rows rather than read the newest from their index.
 SESSION_OPTIONS = (
@@ -164,7 +164,7 @@ class Database:
 
 
 def make_engine(url: str, threads: int) -> Engine:
-    """An engine with a connection for every thread, in read committed whatever the server's default is.
+    """An engine with so many connections and one more, in read committed whatever the server's default is.
 
     Each statement commits by itself unless told otherwise: a poll is one question, and to make its connection another
     kind and back would ask PostgreSQL three more.

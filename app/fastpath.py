@@ -16,9 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import auth, changes, guard, inbox, known, limits, polling
+from app import auth, changes, guard, inbox, known, limits, polling, steering
 from app.errors import Problem
 from app.people import Reader
+from app.polling import Answer
 from app.recent import Recent
 from app.settings import Settings
 
@@ -27,8 +28,9 @@ POLL = "/notifications/unread"
 LIMITS = {"": 20, **{f"limit={limit}": limit for limit in range(1, 101)}}
 # How the tag of its answer ends.
 ENDINGS = {query: f'{limit}"' for query, limit in LIMITS.items()}
-# With one of these a request is not the plain case: another caller than the cookie's, or another page than ours.
-NOT_PLAIN = ("HTTP_AUTHORIZATION", "HTTP_ORIGIN")
+# With one of these a request is not the plain case: another caller than the cookie's, another page than ours, or a
+# reader who wants to be made sure of.
+NOT_PLAIN = ("HTTP_AUTHORIZATION", "HTTP_ORIGIN", "HTTP_BELFRY_USER")
 MOST_HOSTS = 64
 MOST_READERS = 10_000  # cookies whose signature need not be computed anew
 READER_SECONDS = 60
@@ -56,13 +58,8 @@ class FastPath:
         self.cookie_name: str = app.config["SESSION_COOKIE_NAME"]
         self.trusted_hosts: list[str] = app.config["TRUSTED_HOSTS"]
         self.hosts: set[str] = set()
-        self.interval = ("X-Poll-Interval", str(settings.poll_interval))
-        self.unchanged = [self.interval, *guard.headers_of_unchanged(settings).items()]
-        self.snapshot = [
-            ("Content-Type", "application/json"),
-            self.interval,
-            *guard.headers_of_snapshot(settings).items(),
-        ]
+        self.unchanged = list(guard.headers_of_unchanged(settings).items())
+        self.snapshot = [("Content-Type", "application/json"), *guard.headers_of_snapshot(settings).items()]
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
         self.oldest = int(app.permanent_session_lifetime.total_seconds())
@@ -75,11 +72,10 @@ class FastPath:
             if cookie is not None:
                 tag = self._unchanged_tag(environ, cookie)
                 if tag is not None:
-                    start_response("304 NOT MODIFIED", [*self.unchanged, ("ETag", tag)])
-                    return ()
-                answer = self._ask(environ, cookie, start_response)
+                    return self._answer(Answer(tag, None), start_response)
+                answer = self._ask(environ, cookie)
                 if answer is not None:
-                    return answer
+                    return self._answer(answer, start_response)
         return self.application(environ, start_response)
 
     def _is_plain(self, environ: dict[str, Any]) -> bool:
@@ -117,25 +113,34 @@ class FastPath:
         found.asked = now
         return user_id, f"session/{session_id}"
 
-    def _ask(self, environ: dict[str, Any], cookie: str, start_response: Any) -> Iterable[bytes] | None:
+    def _answer(self, answer: Answer, start_response: Any) -> Iterable[bytes]:
+        headers = [("ETag", answer.tag), ("X-Poll-Interval", str(self._steering().interval()))]
+        if answer.body is None:
+            start_response("304 NOT MODIFIED", [*self.unchanged, *headers])
+            return ()
+        start_response("200 OK", [*self.snapshot, *headers, ("Content-Length", str(len(answer.body)))])
+        return (answer.body,)
+
+    def _ask(self, environ: dict[str, Any], cookie: str) -> Answer | None:
         """The answer from the database; None where the poll is to be refused, for Flask to say why."""
         limit, reader = LIMITS.get(environ.get("QUERY_STRING", "")), self._reader(cookie)
         if limit is None or reader is None or self.polls.wait(reader.user_id, reader.counted_as):
             return None
+        started = time.monotonic()
         try:
             with self.app.app_context():
                 answer = polling.answer(reader, limit, environ.get("HTTP_IF_NONE_MATCH"), cookie)
         except (Problem, SQLAlchemyError) as error:
             environ[polling.TROUBLE] = error
             return None
-        if self.polls.count(reader.user_id):  # others of the same reader's were faster
-            return None
-        if answer.body is None:
-            start_response("304 NOT MODIFIED", [*self.unchanged, ("ETag", answer.tag)])
-            return ()
-        length = ("Content-Length", str(len(answer.body)))
-        start_response("200 OK", [*self.snapshot, length, ("ETag", answer.tag)])
-        return (answer.body,)
+        finally:
+            self._steering().note(time.monotonic() - started)
+        # None where others of the same reader's polls were faster.
+        return None if self.polls.count(reader.user_id) else answer
+
+    def _steering(self) -> steering.Steering:
+        found: steering.Steering = self.app.extensions["steering"]
+        return found
 
     def _reader(self, cookie: str) -> Reader | None:
         """Whom the cookie names, by Flask's own signature; one that was seen lately is not computed anew."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import flask
 from pydantic import Field
 
-from app import auth, db, guard, inbox, limits, marking, polling, settings, validation
+from app import auth, db, guard, inbox, limits, marking, polling, steering, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -114,6 +114,7 @@ class UndoableAnswer(ChangedAnswer):
     headers=("ETag", "X-Poll-Interval"),
     conditional=True,
 )
+@steering.noted
 def unread() -> flask.Response:
     """The poll: the unread snapshot, or 304 where the caller's tag still is the whole truth."""
     reader = auth.reader()
@@ -127,7 +128,7 @@ def _answer_poll(reader: Reader) -> flask.Response:
     given = flask.request.headers.get("If-None-Match")
     answer = polling.answer(reader, _query(PollQuery).limit, given, auth.session_cookie())
     response = flask.Response(answer.body, 304 if answer.body is None else 200, mimetype="application/json")
-    response.headers["X-Poll-Interval"] = str(settings.current().poll_interval)
+    response.headers["X-Poll-Interval"] = str(steering.interval())
     response.headers["ETag"] = answer.tag
     return response
 

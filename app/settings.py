@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     )
     port: int = Field(8000, ge=1, le=65535, description="The port on 127.0.0.1 that gunicorn listens on.")
     web_concurrency: int = Field(2, ge=1, le=64, description="How many worker processes gunicorn starts.")
-    threads: int = Field(4, ge=1, le=64, description="How many requests a worker answers at a time.")
+    threads: int = Field(4, ge=1, le=64, description="How many requests of a worker are at the database at a time.")
     public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = Field(
         None,
         description="Where readers reach the service, a path prefix included: `https://app.example/belfry`."
@@ -169,7 +169,10 @@ class Settings(BaseSettings):
         12, gt=0, le=24 * 365, description="Hours from sign-in until a session ends; polling never extends it."
     )
     poll_interval: int = Field(
-        30, ge=1, le=3600, description="Seconds between two polls of a bell (`X-Poll-Interval`)."
+        30,
+        ge=1,
+        le=3600,
+        description="Seconds between two polls of a bell (`X-Poll-Interval`); up to four times that under load.",
     )
     poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
         "100 per minute", description="Polls allowed per user."

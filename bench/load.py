@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,9 @@ from typing import Any
 
 from bench import data
 
+TOGETHER = 50  # polls that are sent without waiting for an answer
 PATH = "/notifications/unread"
+ASK = f"GET {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nCookie: {{cookie}}\r\nIf-None-Match: {{tag}}\r\n\r\n"
 SCRIPT = Path(__file__).with_name("polls.lua")
 # What only Belfry answers, and the two numbers that need not agree: an id means something in one database only.
 ONLY_OURS = {"version", "more"}
@@ -79,15 +82,39 @@ def _moment(value: str | None) -> bool:
     return value is not None and datetime.fromisoformat(value).tzinfo is not None
 
 
-def run(port: int, cookies: Sequence[str], tags: Sequence[str], status: int, seconds: int, connections: int) -> Result:
-    """One round of wrk. One thread of it is plenty, and leaves the rest of the machine to the contestant."""
+def run(
+    port: int,
+    cookies: Sequence[str],
+    tags: Sequence[str],
+    status: int,
+    seconds: float,
+    connections: int,
+    pace: float | None = None,
+) -> Result:
+    """One round of wrk. One thread of it is plenty, and leaves the rest of the machine to the contestant.
+
+    With a `pace`, each connection rests between its polls, so long that they all make so many a second.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as users:
-        users.writelines(
-            f"{cookie}\t{tag if status == 304 else ''}\n" for cookie, tag in zip(cookies, tags, strict=True)
-        )
+        users.writelines(f"{cookie}\t{tag}\n" for cookie, tag in zip(cookies, tags, strict=True))
         users.flush()
-        command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
+        command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s"]
         command += ["--timeout", "10s", "--script", str(SCRIPT), f"http://127.0.0.1:{port}{PATH}"]
         command += ["--", users.name, data.USER_AGENT, str(status)]
+        command += [str(1000 * connections / pace)] if pace else []
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     return Result(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def poll_each(port: int, polls: Sequence[tuple[str, str]]) -> None:
+    """Polls once with each cookie and its tag over one connection, so of one worker; all are to be answered 304."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as wire:
+        for start in range(0, len(polls), TOGETHER):
+            some = polls[start : start + TOGETHER]
+            wire.sendall("".join(ASK.format(cookie=cookie, tag=tag) for cookie, tag in some).encode())
+            answers = b""
+            while answers.count(b"\r\n\r\n") < len(some):  # which a 304 ends with
+                received = wire.recv(65536)
+                answers += received
+                if not received or answers.count(b"HTTP/1.1 ") != answers.count(b"HTTP/1.1 304"):
+                    sys.exit(f"bench: not every poll is answered 304: {answers[:500]!r}")

@@ -23,6 +23,7 @@ FILL = f"""
         SELECT users.id, number, events.id, content.seen_at, content.read_at, content.expires_at
         FROM content JOIN users USING (subject) JOIN events USING (url) ORDER BY number, who;
 """
+VERSIONS = text("SELECT id, inbox_version FROM users ORDER BY id")
 USER_IDS = text("SELECT id FROM users ORDER BY id")
 
 
@@ -47,3 +48,30 @@ def _cookie(app: flask.Flask, user_id: int) -> str:
         response = app.response_class()
         app.session_interface.save_session(app, flask.session, response)
         return response.headers["Set-Cookie"].partition(";")[0]
+
+
+def prepare_many(database_url: str, users: int, fill: str = "") -> list[tuple[str, str]]:
+    """Fills the empty database with so many users; gives back each one's cookie and the tag that is true for it.
+
+    Signing in would take a millisecond each, so the cookies are one real cookie with other claims, signed again.
+    """
+    environment = {**os.environ, "DATABASE_URL": database_url, "SECRET_KEY": data.SECRET_KEY}
+    subprocess.run([sys.executable, "-m", "flask", "db", "upgrade"], cwd=data.ROOT, env=environment, check=True)
+    usual = f"INSERT INTO users (subject) SELECT 'user-' || n FROM generate_series(1, {users}) AS n"
+    data.fill(database_url, fill or usual)
+    app = create_app(database_url=database_url, secret_key=data.SECRET_KEY)
+    serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+    with app.app_context():
+        found = db.read(lambda connection: connection.execute(VERSIONS).all())
+        name, _, value = _cookie(app, found[0].id).partition("=")
+        session = serializer.loads(value)
+        epoch, until = session["_user_id"].split(".")[1:3]
+        polls = [
+            (
+                f"{name}={serializer.dumps({**session, '_user_id': f'{row.id}.{epoch}.{until}.session-{row.id}'})}",
+                f'"{app.extensions["settings"].epoch}.{row.id}.{row.inbox_version}.0.20"',
+            )
+            for row in found
+        ]
+        db.engine().dispose()
+    return polls

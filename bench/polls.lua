@@ -1,4 +1,5 @@
--- wrk's script: arguments are a file with a line "cookie TAB tag" for each user, the User-Agent, the expected status.
+-- wrk's script: arguments are a file with a line "cookie TAB tag" for each user, the User-Agent, the
+-- expected status, and for a pace the milliseconds between two polls of a connection.
 
 local polls = {}
 local last = 0
@@ -13,6 +14,13 @@ end
 
 function init(arguments)
   expected = tonumber(arguments[3])
+  local rest = tonumber(arguments[4])
+  if rest then
+    -- As many strangers come: the time to the next one says nothing of the one before.
+    function delay()
+      return -math.log(1 - math.random()) * rest
+    end
+  end
   for line in io.lines(arguments[1]) do
     local cookie, tag = line:match("^([^\t]*)\t(.*)$")
     local headers = { ["Cookie"] = cookie, ["User-Agent"] = arguments[2] }

@@ -26,6 +26,8 @@ from tests import postgres
 class Service:
     """A running service. `url` is where it listens; `flask` runs an operator's command on its database."""
 
+    config = "gunicorn.conf.py"
+
     def __init__(self, database_url: str, **settings: str) -> None:
         self.database_url = database_url
         self.port = free_port()
@@ -34,7 +36,7 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "wsgi:app"]
+        command = [sys.executable, "-m", "gunicorn", "--config", self.config, "--log-level", "warning", "wsgi:app"]
         self.process = subprocess.Popen(command, cwd=postgres.ROOT, env=self.environment)
         wait_until(lambda: answers(f"{self.url}/login"), "gunicorn answers")
 
@@ -87,10 +89,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(**settings: str) -> Iterator[Service]:
+def running_service(config: str = Service.config, **settings: str) -> Iterator[Service]:
     """A service with a database of its own, for as long as it is needed."""
     with postgres.database() as url:
         service = Service(url, **settings)
+        service.config = config
         try:
             service.start()
             yield service

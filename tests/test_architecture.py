@@ -12,11 +12,12 @@ DOORS = "fastpath inbox_api preferences_api preferences_page publish_api pages o
 AROUND_THEM = "auth guard openapi polling demo console"
 INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
-PEOPLE = "people keys events limits idempotency known"
+PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"
 
 # From the top: a module imports only from the lines below its own.
 LAYERS = [
+    "worker",
     "wsgi",
     "app",
     DOORS,
@@ -26,7 +27,7 @@ LAYERS = [
     PEOPLE,
     f"validation sanitize models recent {NOTICES}",
     "db errors",
-    "settings embedded",
+    "settings embedded aside request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

@@ -116,7 +116,7 @@ class UndoableAnswer(ChangedAnswer):
 @described(
     query=PollQuery,
     answers={200: SnapshotAnswer, 304: None},
-    headers=("ETag", "X-Poll-Interval"),
+    headers=("ETag", "X-Poll-Interval", "X-Image-Origins"),
     conditional=True,
 )
 def unread() -> flask.Response:
@@ -134,6 +134,8 @@ def unread() -> flask.Response:
     else:
         snapshot = db.read(inbox.unread_snapshot, reader, limit)
         response.headers["ETag"] = snapshot.tag(settings.current().epoch, limit)
+        if settings.current().image_origins:
+            response.headers["X-Image-Origins"] = " ".join(settings.current().image_origins)
         response.data = _dump(snapshot.as_json())
     if reader.session_id:
         limits.count_poll(f"user/{reader.user_id}")

@@ -1,9 +1,12 @@
 /**
- * What the bell opens: the unread list and all that can be done with it. Nothing moves under the reader's pointer or
- * focus: while they are in the list, what is new waits behind a button, and what is gone stays, shown as read.
+ * What the bell opens: the list of what is unread, or of all, and what can be done with it. Nothing moves under the
+ * reader's pointer or focus: while they are in the list, what is new waits behind a button, and what is gone stays,
+ * shown as read. Each change is made by the client of the person whose list it was, and of nobody else.
  */
 
 import { make } from './elements.js';
+import { InboxClient } from './inbox-client.js';
+import { listenToKeys, shortcuts } from './notification-keys.js';
 import { NotificationRow } from './notification-row.js';
 import { speaker } from './words.js';
 import { english } from './words/panel.js';
@@ -13,45 +16,49 @@ const MANY = 10_000; // the service marks as many in one call; then the call is 
 export class NotificationPanel {
   #bell;
   #region;
-  #client;
+  #clientOfReader = null;
   #rows = new Map(); // id -> NotificationRow, newest first as in the list
   #version = 0; // of the newest snapshot of which everything is shown
-  #next = null; // path of the page after the oldest row shown; null: as far as the snapshot says
+  #showsAll = false; // what is read as well
+  #next = undefined; // path of the page after the oldest row shown; null: there is none; undefined: as the snapshot says
   #isOpen = false;
   #ears = new AbortController(); // for listeners that live as long as the panel
   #minute = 0;
   #last = Promise.resolve(); // the change that comes before the next one
 
-  /**
-   * @param {import('./notification-bell.js').NotificationBell} bell @param {any} region
-   * @param {import('./inbox-client.js').InboxClient} client
-   */
-  constructor(bell, region, client) {
+  /** @param {import('./notification-bell.js').NotificationBell} bell @param {any} region */
+  constructor(bell, region) {
     this.#bell = bell;
     this.#region = region;
-    this.#client = client;
     const { language } = bell.dictionary;
     this.language = language;
     const say = this.say = speaker({ ...english, ...bell.dictionary }, language);
     const button = (name, onclick, attributes = {}) => make('button', { type: 'button', part: name, class: 'quiet', onclick, ...attributes }, say(name));
     this.heading = region.querySelector('h2');
     this.markAll = button('markAll', () => this.#markAll());
+    this.filters = ['filterUnread', 'filterAll'].map((name, place) => make('button', {
+      type: 'button', 'aria-pressed': String(!place), onclick: () => this.#filter(Boolean(place)),
+    }, say(name)));
+    const filter = make('div', { class: 'filter', part: 'filter', role: 'group', 'aria-label': say('filter') }, ...this.filters);
     this.trouble = make('div', { 'aria-live': 'polite' });
     this.showNew = make('button', { type: 'button', part: 'show-new', class: 'show-new', hidden: true, onclick: () => this.#showNew() });
     this.list = make('ul', { part: 'list', role: 'list', 'aria-labelledby': 'heading' });
     this.older = button('showOlder', () => this.#showOlder(), { hidden: true });
     this.state = make('div', { class: 'state' });
     this.notice = make('div', { class: 'notice', 'aria-live': 'polite' });
-    this.keys = make('dl', { id: 'keys', hidden: true }, ...[['keyMove', 'j k ↓ ↑'], ['keyRead', 'r'], ['keyArchive', 'e'], ['keyHelp', '?'], ['keyClose', 'Esc']]
-      .flatMap(([name, keys]) => [make('dt', {}, ...keys.split(' ').map((key) => make('kbd', {}, key))), make('dd', {}, say(name))]));
-    this.help = button('keys', () => this.#help(), { 'aria-expanded': 'false', 'aria-controls': 'keys' });
+    this.keys = shortcuts(say);
+    this.help = make('button', {
+      type: 'button', part: 'keys', class: 'round shortcuts', title: say('keys'), 'aria-label': say('keys'),
+      'aria-expanded': 'false', 'aria-controls': 'keys', onclick: () => this.#help(),
+    }, '?');
+    this.alerts = make('div', { class: 'alerts' });
     const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
-    this.footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.help, this.keys);
+    const footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.#preferences('preferences'), this.help, this.keys);
     this.body = make('div', { class: 'scroll' }, this.trouble, this.list, this.older, this.state);
-    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll), this.showNew, this.body, this.notice, this.footer);
+    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll, filter), this.showNew, this.body, this.notice, this.alerts, footer);
 
     const { signal } = this.#ears;
-    bell.root.addEventListener('keydown', (event) => this.#key(event), { signal });
+    listenToKeys(bell.root, signal, (key) => new Map(Object.entries(this.#keys())).get(key));
     addEventListener('online', () => this.#sendUnsent(), { signal });
     this.showState();
     this.draw();
@@ -62,16 +69,17 @@ export class NotificationPanel {
   open() {
     if (this.#isOpen) return;
     this.#isOpen = true;
-    this.#fillAnew();
+    this.alerts.replaceChildren(...(this.#bell.signs?.offerAlerts(this.say) ?? []));
+    this.#filter(false);
     const outside = new AbortController();
     this.closing = outside;
     const { signal } = outside;
     if (this.#region.showPopover) {
       this.#region.setAttribute('popover', 'manual'); // in the top layer nothing of the host's can cover or clip it
       this.#region.showPopover();
-      this.#place();
-      addEventListener('resize', () => this.#place(), { signal });
-      addEventListener('scroll', () => this.#place(), { signal, capture: true, passive: true });
+      this.#position();
+      addEventListener('resize', () => this.#position(), { signal });
+      addEventListener('scroll', () => this.#position(), { signal, capture: true, passive: true });
     }
     document.addEventListener('click', (event) => {
       if (event.composedPath().includes(this.#bell)) return;
@@ -102,7 +110,7 @@ export class NotificationPanel {
   }
 
   /** Beside the button, inside the window, on the side where there is room. */
-  #place() {
+  #position() {
     const { style } = this.#region;
     const button = this.#region.previousElementSibling.getBoundingClientRect();
     const room = document.documentElement.clientWidth;
@@ -126,14 +134,22 @@ export class NotificationPanel {
   empty() {
     this.#rows.clear();
     this.list.replaceChildren();
-    this.#next = null;
+    this.#next = undefined;
     this.#version = 0;
+    this.#showsAll = false;
+    this.filters.forEach((button, place) => button.setAttribute('aria-pressed', String(!place)));
     this.notice.replaceChildren();
   }
 
-  #fillAnew() {
+  /** Shows what is unread, or what is read as well. */
+  async #filter(showsAll) {
     this.empty();
+    if (showsAll) {
+      this.#showsAll = true;
+      this.filters.forEach((button, place) => button.setAttribute('aria-pressed', String(Boolean(place))));
+    }
     this.draw();
+    if (showsAll) await this.#showPage({ state: 'all' });
   }
 
   /** Shows the bell's snapshot, as far as that moves nothing under the reader's hands. */
@@ -142,21 +158,22 @@ export class NotificationPanel {
     if (snapshot) {
       const holdBack = !asked && this.#isInUse;
       const { notifications, version } = snapshot;
+      const { unsent } = this.#client;
       const listed = new Set(notifications.map(({ id }) => id));
       const oldest = snapshot.more ? notifications.at(-1)?.id ?? 0 : 0;
       for (const row of [...this.#rows.values()]) {
-        if (listed.has(row.id)) { if (!this.#client.unsent.has(row.id)) row.show(false); }
+        if (listed.has(row.id)) { if (!unsent.has(row.id)) row.show(false); }
         else if (row.id < oldest || row.touched) continue;
-        else if (holdBack) row.show(true);
+        else if (holdBack || this.#showsAll) row.show(true);
         else this.#remove(row);
       }
-      const missing = notifications.filter(({ id }) => !this.#rows.has(id) && !this.#client.unsent.has(id));
+      const missing = notifications.filter(({ id }) => !this.#rows.has(id) && !unsent.has(id));
       const waiting = holdBack ? missing.filter(({ id }) => id > this.#version) : [];
       missing.filter((one) => !waiting.includes(one)).forEach((one) => this.#insert(one));
       this.showNew.hidden = !waiting.length;
       this.showNew.textContent = waiting.length ? this.say('showNew', { count: waiting.length }) : '';
       if (!waiting.length) this.#version = version;
-      this.older.hidden = !(this.#next ?? (snapshot.more && notifications.length <= this.#rows.size));
+      this.older.hidden = !(this.#next === undefined ? snapshot.more && notifications.length <= this.#rows.size : this.#next);
       if (this.#isOpen && !waiting.length && this.#bell.unseen && !document.hidden) this.#markSeen();
     }
     this.#drawState();
@@ -165,16 +182,19 @@ export class NotificationPanel {
   /** @param {import('./types').Notification} notification */
   #insert(notification) {
     const { say, language } = this;
-    const allowed = [new URL(this.#bell.address('')).origin, ...(this.#bell.getAttribute('image-origins') ?? '').split(/[\s,]+/)];
+    const allowed = [new URL(this.#bell.address('')).origin, ...this.#bell.snapshot.imageOrigins];
     const row = new NotificationRow(notification, { say, language, isAllowedPicture: ({ origin }) => allowed.includes(origin) }, {
       follow: (row, leads) => this.#follow(row, Boolean(leads)),
       toggle: (row) => this.#toggle(row),
       archive: (row) => this.#archive(row),
     });
-    this.#rows.set(row.id, row);
-    const after = [...this.#rows.values()].filter(({ id }) => id < row.id).sort((a, b) => b.id - a.id)[0];
-    this.list.insertBefore(row.element, after?.element ?? null);
+    this.#place(row);
     return row;
+  }
+
+  #place(row) {
+    this.list.insertBefore(row.element, this.#inOrder().find(({ id }) => id < row.id)?.element ?? null);
+    this.#rows.set(row.id, row);
   }
 
   /** The focus goes on to the next row, else to the one before, else to the heading. */
@@ -201,12 +221,18 @@ export class NotificationPanel {
     this.state.hidden = this.#rows.size > 0;
     if (this.state.hidden) return;
     const [name, parts] = out ? ['signed-out', () => say2('signedOutHeading', 'signedOutText', this.#signIn())]
-      : snapshot ? ['empty', () => say2('emptyHeading', 'emptyText')]
+      : snapshot ? ['empty', () => say2('emptyHeading', 'emptyText', this.#preferences('choose'))]
         : state ? ['error', () => say2('unreachable', '')]
           : ['loading', () => [make('span', { class: 'spoken' }, say('loading')), ...Array.from({ length: 3 }, () => make('span', { class: 'skeleton' }))]];
     if (this.state.dataset.state === name) return;
     this.state.dataset.state = name;
     this.state.replaceChildren(...parts());
+  }
+
+  /** Where the reader chooses what to hear of: a page that knows its reader by the session only. */
+  #preferences(name) {
+    const address = this.#bell.getAttribute('preferences-url') ?? (this.#bell.usesToken ? null : this.#bell.address('kinds'));
+    return address && make('a', { href: address, part: name }, this.say(name));
   }
 
   #signIn() {
@@ -230,6 +256,14 @@ export class NotificationPanel {
 
   // Acting
 
+  get #client() {
+    const { snapshot, fetch } = this.#bell;
+    if (!this.#clientOfReader || (snapshot && snapshot.user !== this.#clientOfReader.user)) {
+      this.#clientOfReader = new InboxClient({ service: this.#bell.address(''), fetch, user: snapshot?.user });
+    }
+    return this.#clientOfReader;
+  }
+
   /** One change after the other, as the reader made them: an undo must find things as its change left them. */
   #inTurn(change) {
     const turn = this.#last.then(() => this.#bell.act(change));
@@ -241,11 +275,12 @@ export class NotificationPanel {
   async #do(change, back = () => {}, how = {}) {
     try {
       const answer = await (how.keepalive ? this.#bell.act(change) : this.#inTurn(change));
-      if (answer) this.#bell.count(answer.unread_count, answer.unseen_count);
-      else this.#say('offline');
+      if (!answer) this.#say('offline');
+      else if ('unread_count' in answer) this.#bell.count(answer.unread_count, answer.unseen_count);
       return answer;
     } catch (error) {
-      if (error.status === 404) return null; // moved on with its group, or expired: the poll that follows shows it
+      // Moved on with its group, or expired; or somebody else has signed in: the poll that follows shows it.
+      if (error.status === 404 || error.status === 412) return null;
       back();
       this.#say('failed');
       this.#bell.emit('error', { error });
@@ -257,22 +292,22 @@ export class NotificationPanel {
     this.notice.replaceChildren(make('div', {}, make('p', {}, this.say(key, values)), ...more));
   }
 
-  #offerUndo(key, values, undos, restore) {
-    if (!undos.length) return;
+  /** `restore` shows at once what the steps back will do. */
+  #offerUndo(key, values, restore, steps, ...more) {
     this.#say(key, values, make('button', {
       type: 'button', class: 'quiet', part: 'undo', onclick: async () => {
         this.notice.replaceChildren();
         this.heading.focus();
         restore();
-        for (const number of undos.reverse()) await this.#do(() => this.#client.undo(number));
+        for (const step of steps) await this.#do(step);
       },
-    }, this.say('undo')));
+    }, this.say('undo')), ...more);
   }
 
   #markSeen() {
     this.#bell.count(this.#bell.unread, 0);
-    const through = this.#version;
-    this.#inTurn(() => this.#client.markSeen({ through })).catch(() => {}); // the poll that follows tells
+    const [client, through] = [this.#client, this.#version];
+    this.#inTurn(() => client.markSeen({ through })).catch(() => {}); // the poll that follows tells
   }
 
   #follow(row, leaves) {
@@ -284,33 +319,53 @@ export class NotificationPanel {
     row.show(true);
     this.#bell.count(Math.max(this.#bell.unread - 1, 0), this.#bell.unseen);
     this.#bell.emit('read', { ids: [row.id] });
-    await this.#do(() => this.#client.markReadSoon(row.id, { keepalive }), () => row.show(false), { keepalive });
+    const client = this.#client;
+    await this.#do(() => client.markReadSoon(row.id, { keepalive }), () => row.show(false), { keepalive });
   }
 
   async #toggle(row) {
     if (!row.read) return this.#read(row);
     row.show(false);
     row.touched = false;
-    return this.#do(() => this.#client.markUnread(row.id), () => row.show(true));
+    const client = this.#client;
+    return this.#do(() => client.markUnread(row.id), () => row.show(true));
   }
 
   async #archive(row) {
-    const answer = await this.#do(() => this.#client.archiveMany({ ids: [row.id] }));
+    const client = this.#client;
+    const answer = await this.#do(() => client.archiveMany({ ids: [row.id] }));
     if (!answer) return;
     this.#remove(row);
-    this.#offerUndo('archived', {}, answer.undo ? [answer.undo] : [], () => {});
+    if (!answer.undo) return;
+    // Whoever puts a thing away may want no more of its kind.
+    const kind = row.type.replace(/[_.-]/g, ' ');
+    const mute = make('button', { type: 'button', class: 'quiet', part: 'mute', onclick: () => this.#mute(client, row.type, kind) }, this.say('mute', { kind }));
+    this.#offerUndo('archived', {}, () => row.read && this.#bringBack(row), [() => client.undo(answer.undo)], mute);
+  }
+
+  /** A row that no poll brings, for it is read. */
+  #bringBack(row) {
+    if (!this.#rows.has(row.id)) this.#place(row);
+    this.#drawState();
+  }
+
+  async #mute(client, type, kind) {
+    this.heading.focus();
+    const done = await this.#do(() => client.mute(type, true));
+    if (done) this.#offerUndo('muted', { kind }, () => {}, [() => client.mute(type, false)]);
   }
 
   async #markAll() {
-    const rows = this.#inOrder().filter((row) => !row.read && row.id <= this.#version);
+    const [client, through] = [this.#client, this.#version];
+    const rows = this.#inOrder().filter((row) => !row.read && row.id <= through);
     const unread = () => rows.forEach((row) => { row.touched = false; row.show(false); });
     const hadFocus = this.#focused === this.markAll;
     rows.forEach((row) => { row.touched = true; row.show(true); });
-    const undos = [];
+    const steps = [];
     let count = 0;
     for (;;) {
-      const answer = await this.#do(() => this.#client.markManyRead({ through: this.#version }), unread);
-      if (answer?.undo) undos.push(answer.undo);
+      const answer = await this.#do(() => client.markManyRead({ through }), unread);
+      if (answer?.undo) steps.unshift(() => client.undo(answer.undo));
       count += answer?.changed ?? 0;
       if ((answer?.changed ?? 0) < MANY) break;
     }
@@ -318,11 +373,12 @@ export class NotificationPanel {
     this.#drawState();
     if (hadFocus && this.markAll.hidden) this.heading.focus();
     this.#bell.emit('read', { ids: rows.map(({ id }) => id) });
-    this.#offerUndo('allRead', { count }, undos, unread);
+    this.#offerUndo('allRead', { count }, unread, steps);
   }
 
   async #sendUnsent() {
-    if (this.#client.unsent.size) await this.#do(() => this.#client.sendUnsent());
+    const client = this.#client;
+    if (client.unsent.size) await this.#do(() => client.sendUnsent());
   }
 
   #showNew() {
@@ -332,30 +388,41 @@ export class NotificationPanel {
   }
 
   async #showOlder() {
-    const last = this.#inOrder().at(-1);
+    const first = await this.#showPage({ state: 'unread', before: this.#inOrder().at(-1)?.id });
+    first?.main.focus();
+  }
+
+  /** The page that goes on from here, else this one. @returns the first row that came with it */
+  async #showPage(otherwise) {
+    const client = this.#client;
     this.older.disabled = true;
     try {
-      const page = await (this.#next ? this.#client.nextPage(this.#next) : this.#client.list({ state: 'unread', before: last?.id }));
+      const page = await (this.#next ? client.nextPage(this.#next) : client.list(otherwise));
+      if (client !== this.#client || (otherwise.state === 'all') !== this.#showsAll) return undefined; // this was another list
       const [first] = page.notifications.filter(({ id }) => !this.#rows.has(id)).map((one) => this.#insert(one));
       this.#next = page.next;
       this.older.hidden = !page.next;
-      first?.main.focus();
+      this.#drawState();
+      return first;
     } catch (error) {
-      this.#say('failed');
+      if (error.status !== 412) this.#say('failed');
       this.#bell.emit('error', { error });
+      return undefined;
+    } finally {
+      this.older.disabled = false;
     }
-    this.older.disabled = false;
   }
 
   // The keyboard; only while the focus is in here
 
-  #key(event) {
-    if (!this.#isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
+  /** What each key does now. */
+  #keys() {
+    if (!this.#isOpen) return {};
     const all = this.#inOrder();
     const place = all.findIndex(({ element }) => element.contains(this.#focused));
     const row = all[place];
     const go = (to) => all[Math.min(Math.max(to, 0), all.length - 1)]?.main.focus();
-    const keys = {
+    return {
       Escape: () => { this.#bell.close(); this.#bell.button.focus(); },
       '?': () => this.#help(),
       j: () => go(place + 1), ArrowDown: () => go(place + 1),
@@ -363,11 +430,6 @@ export class NotificationPanel {
       r: row && (() => this.#toggle(row)),
       e: row && (() => this.#archive(row)),
     };
-    const action = Object.hasOwn(keys, event.key) && keys[event.key];
-    if (!action) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
   }
 
   #help() {

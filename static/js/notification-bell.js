@@ -109,6 +109,7 @@ export class NotificationBell extends HTMLElement {
 
   disconnectedCallback() {
     this.close();
+    this.root.replaceChildren(); // an old button must not open a panel for the next life
     this.#poller.stop();
     this.#panel?.stop();
     this.#signs?.stop();

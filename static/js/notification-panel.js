@@ -388,17 +388,17 @@ export class NotificationPanel {
   }
 
   async #showOlder() {
-    const first = await this.#showPage({ state: 'unread', before: this.#inOrder().at(-1)?.id });
+    const first = await this.#showPage({ state: this.#showsAll ? 'all' : 'unread', before: this.#inOrder().at(-1)?.id });
     first?.main.focus();
   }
 
   /** The page that goes on from here, else this one. @returns the first row that came with it */
   async #showPage(otherwise) {
-    const client = this.#client;
+    const [client, showsAll] = [this.#client, this.#showsAll];
     this.older.disabled = true;
     try {
       const page = await (this.#next ? client.nextPage(this.#next) : client.list(otherwise));
-      if (client !== this.#client || (otherwise.state === 'all') !== this.#showsAll) return undefined; // this was another list
+      if (client !== this.#client || showsAll !== this.#showsAll) return undefined; // this was another list
       const [first] = page.notifications.filter(({ id }) => !this.#rows.has(id)).map((one) => this.#insert(one));
       this.#next = page.next;
       this.older.hidden = !page.next;

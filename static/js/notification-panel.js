@@ -39,7 +39,7 @@ export class NotificationPanel {
     this.filters = ['filterUnread', 'filterAll'].map((name, place) => make('button', {
       type: 'button', 'aria-pressed': String(!place), onclick: () => this.#filter(Boolean(place)),
     }, say(name)));
-    const filter = make('div', { class: 'filter', part: 'filter', role: 'group', 'aria-label': say('filter') }, ...this.filters);
+    this.filter = make('div', { class: 'filter', part: 'filter', role: 'group', 'aria-label': say('filter') }, ...this.filters);
     this.trouble = make('div', { 'aria-live': 'polite' });
     this.showNew = make('button', { type: 'button', part: 'show-new', class: 'show-new', hidden: true, onclick: () => this.#showNew() });
     this.list = make('ul', { part: 'list', role: 'list', 'aria-labelledby': 'heading' });
@@ -55,7 +55,7 @@ export class NotificationPanel {
     const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
     const footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.#preferences('preferences'), this.help, this.keys);
     this.body = make('div', { class: 'scroll' }, this.trouble, this.list, this.older, this.state);
-    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll, filter), this.showNew, this.body, this.notice, this.alerts, footer);
+    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll, this.filter), this.showNew, this.body, this.notice, this.alerts, footer);
 
     const { signal } = this.#ears;
     listenToKeys(bell.root, signal, (key) => new Map(Object.entries(this.#keys())).get(key));
@@ -217,6 +217,7 @@ export class NotificationPanel {
     const out = state === 'signed out';
     const say2 = (heading, text, ...more) => [make('h3', {}, say(heading)), text && make('p', {}, say(text)), ...more].filter(Boolean);
     this.markAll.hidden = out || !this.#bell.unread;
+    this.filter.hidden = out;
     this.list.hidden = !this.#rows.size;
     this.state.hidden = this.#rows.size > 0;
     if (this.state.hidden) return;

@@ -27,6 +27,7 @@ def test_the_page_on_embedding_names_what_hosts_can_set() -> None:
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
     assert attributes <= rows
     parts = set(re.findall(r"part: '([\w-]+)'", scripts)) | set(re.findall(r"= button\('(\w+)'", scripts)) | {"icon"}
+    parts |= set(re.findall(r"preferences\(bell, say, '(\w+)'\)", scripts))
     named = re.search(r"^Parts: (.+)\.$", page, re.MULTILINE)
     assert named
     assert set(re.findall(r"`([\w-]+)`", named[1])) == parts
@@ -104,7 +105,7 @@ def test_on_a_foreign_site_with_a_token_and_never_a_cookie(chromium: Browser, mo
         service.send("ada", title="With a token")
         service.send("mallory", title="With a cookie")
         with bells(chromium, service, host) as open_bell:
-            # Somebody else's session, whose cookie must not be sent; and a token that has run out, of which there is none.
+            # There is somebody else's session, whose cookie must not be sent; and the first token has run out.
             bell = open_bell("mallory")
             calls: list[Request] = []
             bell.page.on("request", lambda request: POLL.search(request.url) and calls.append(request))

@@ -31,7 +31,7 @@ export class DesktopAlerts {
   /** The question, or later the switch. @param {import('./types').Say} say */
   offer(say) {
     const button = (/** @type {string} */ name, /** @type {() => void} */ onclick) =>
-      make('button', { type: 'button', class: 'quiet', part: name, title: say('alertsWhy'), onclick }, say(name));
+      make('button', { type: 'button', class: 'quiet', title: say('alertsWhy'), onclick }, say(name));
     const choose = async (/** @type {string} */ choice) => {
       const isGranted = choice === 'no' || (await Notification.requestPermission()) === 'granted';
       kept.write(CHOICE, isGranted ? choice : 'no');

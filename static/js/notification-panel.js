@@ -6,8 +6,10 @@
 
 import { make } from './elements.js';
 import { InboxClient } from './inbox-client.js';
+import { closeWhenLeft, float, land } from './notification-float.js';
 import { listenToKeys, shortcuts } from './notification-keys.js';
 import { NotificationRow } from './notification-row.js';
+import { emptyState, preferences, trouble } from './notification-states.js';
 import { speaker } from './words.js';
 import { english } from './words/panel.js';
 
@@ -53,7 +55,7 @@ export class NotificationPanel {
     }, '?');
     this.alerts = make('div', { class: 'alerts' });
     const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
-    const footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.#preferences('preferences'), this.help, this.keys);
+    const footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), preferences(bell, say, 'preferences'), this.help, this.keys);
     this.body = make('div', { class: 'scroll' }, this.trouble, this.list, this.older, this.state);
     region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll, this.filter), this.showNew, this.body, this.notice, this.alerts, footer);
 
@@ -74,21 +76,8 @@ export class NotificationPanel {
     const outside = new AbortController();
     this.closing = outside;
     const { signal } = outside;
-    if (this.#region.showPopover) {
-      this.#region.setAttribute('popover', 'manual'); // in the top layer nothing of the host's can cover or clip it
-      this.#region.showPopover();
-      this.#position();
-      addEventListener('resize', () => this.#position(), { signal });
-      addEventListener('scroll', () => this.#position(), { signal, capture: true, passive: true });
-    }
-    document.addEventListener('click', (event) => {
-      if (event.composedPath().includes(this.#bell)) return;
-      this.#bell.close();
-      if (document.activeElement === document.body) this.#bell.button.focus();
-    }, { signal });
-    this.#bell.addEventListener('focusout', ({ relatedTarget }) => {
-      if (relatedTarget && relatedTarget !== this.#bell && !this.#bell.root.contains(relatedTarget)) this.#bell.close();
-    }, { signal });
+    float(this.#region, signal);
+    closeWhenLeft(this.#bell, signal);
     this.#minute = setInterval(() => this.#rows.forEach((row) => row.tick()), 60_000);
   }
 
@@ -98,8 +87,7 @@ export class NotificationPanel {
     this.closing.abort();
     clearInterval(this.#minute);
     const hadFocus = this.#region.contains(this.#focused);
-    if (this.#region.hidePopover) this.#region.hidePopover();
-    this.#region.removeAttribute('popover');
+    land(this.#region);
     if (hadFocus) this.#bell.button.focus();
     this.notice.replaceChildren();
   }
@@ -107,18 +95,6 @@ export class NotificationPanel {
   stop() {
     this.close();
     this.#ears.abort();
-  }
-
-  /** Beside the button, inside the window, on the side where there is room. */
-  #position() {
-    const { style } = this.#region;
-    const button = this.#region.previousElementSibling.getBoundingClientRect();
-    const room = document.documentElement.clientWidth;
-    const width = this.#region.offsetWidth;
-    const toLeft = getComputedStyle(this.#region).direction === 'rtl' ? button.left : button.right - width;
-    style.left = `${Math.max(Math.min(toLeft, room - width - 8), 8)}px`;
-    style.top = `${Math.max(button.bottom + 8, 8)}px`;
-    style.maxHeight = `${Math.max(innerHeight - Math.max(button.bottom, 0) - 24, 240)}px`;
   }
 
   // Drawing
@@ -212,44 +188,22 @@ export class NotificationPanel {
 
   /** One of the four: loading, empty, trouble, signed out; or none, when there is a list. */
   #drawState() {
-    const { state, snapshot } = this.#bell;
-    const { say } = this;
-    const out = state === 'signed out';
-    const say2 = (heading, text, ...more) => [make('h3', {}, say(heading)), text && make('p', {}, say(text)), ...more].filter(Boolean);
-    this.markAll.hidden = out || !this.#bell.unread;
-    this.filter.hidden = out;
+    const isOut = this.#bell.state === 'signed out';
+    this.markAll.hidden = isOut || !this.#bell.unread;
+    this.filter.hidden = isOut;
     this.list.hidden = !this.#rows.size;
     this.state.hidden = this.#rows.size > 0;
-    if (this.state.hidden) return;
-    const [name, parts] = out ? ['signed-out', () => say2('signedOutHeading', 'signedOutText', this.#signIn())]
-      : snapshot ? ['empty', () => say2('emptyHeading', 'emptyText', this.#preferences('choose'))]
-        : state ? ['error', () => say2('unreachable', '')]
-          : ['loading', () => [make('span', { class: 'spoken' }, say('loading')), ...Array.from({ length: 3 }, () => make('span', { class: 'skeleton' }))]];
-    if (this.state.dataset.state === name) return;
+    const [name, parts] = emptyState(this.#bell, this.say);
+    if (this.state.hidden || this.state.dataset.state === name) return;
     this.state.dataset.state = name;
     this.state.replaceChildren(...parts());
   }
 
-  /** Where the reader chooses what to hear of: a page that knows its reader by the session only. */
-  #preferences(name) {
-    const address = this.#bell.getAttribute('preferences-url') ?? (this.#bell.usesToken ? null : this.#bell.address('kinds'));
-    return address && make('a', { href: address, part: name }, this.say(name));
-  }
-
-  #signIn() {
-    const address = this.#bell.getAttribute('sign-in-url') ?? (this.#bell.usesToken ? null : this.#bell.address('login'));
-    return address && make('a', { class: 'primary', href: address, part: 'sign-in' }, this.say('signIn'));
-  }
-
   showState() {
-    const { state, freshAt } = this.#bell;
-    const { say, language } = this;
+    const { state } = this.#bell;
     if (state === 'signed out') this.empty();
-    const time = new Intl.DateTimeFormat(language, { timeStyle: 'short' });
     const hadFocus = this.trouble.contains(this.#focused);
-    this.trouble.replaceChildren(...(state !== 'stale' ? [] : [make('div', { class: 'trouble', part: 'trouble' },
-      make('p', {}, freshAt === null ? say('unreachable') : say('stale', { time: time.format(freshAt) })),
-      make('button', { type: 'button', class: 'quiet', onclick: () => this.#bell.refresh() }, say('tryNow')))]));
+    this.trouble.replaceChildren(...(state === 'stale' ? [trouble(this.#bell, this.say, this.language)] : []));
     if (hadFocus) (this.trouble.querySelector('button') ?? this.heading).focus();
     if (state === 'fresh') this.#sendUnsent();
     this.#drawState();

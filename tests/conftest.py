@@ -154,7 +154,7 @@ def chromium() -> Iterator[playwright.Browser]:
 
 @pytest.fixture(scope="session")
 def _hosted() -> Iterator[tuple[Service, str]]:
-    with same_origin() as hosted:
+    with same_origin(IMAGE_ORIGINS="https://pictures.example") as hosted:
         yield hosted
 
 

@@ -191,14 +191,29 @@ def test_a_row_shows_all_there_is_to_know(service: Service, open_bell: OpenBell)
 
 
 def test_only_allowed_origins_give_pictures(service: Service, open_bell: OpenBell) -> None:
-    bell = open_bell()
+    bell = open_bell(bypass_csp=True)  # the host's policy allows its own pictures only
+    picture = (postgres.ROOT / "static/favicon.svg").read_text()
+    bell.page.route(
+        "https://pictures.example/*.svg", lambda route: route.fulfill(content_type="image/svg+xml", body=picture)
+    )
+    asked: list[str] = []
+    bell.page.on("request", lambda request: asked.append(request.url))
     own = f"{bell.address}/belfry/static/favicon.svg"
-    for title, image in (("Ours", own), ("Theirs", "https://evil.example/pixel.png")):
+    for title, image in (
+        ("Ours", own),
+        ("Allowed", "https://pictures.example/grace.svg"),
+        ("Theirs", "https://evil.example/pixel.png"),
+        ("Lost", f"{bell.address}/belfry/static/lost.png"),
+    ):
         service.send("ada", title=title, actor={"name": "Grace Hopper", "image": image})
     bell.open()
     expect(bell.row("Ours").locator("img")).to_have_attribute("src", own)
-    expect(bell.row("Theirs").locator(".face")).to_have_text("GH")
+    expect(bell.row("Allowed").locator(".face")).to_have_text("")
+    expect(bell.row("Lost").locator("img")).to_have_count(0)
+    for title in ("Theirs", "Lost"):
+        expect(bell.row(title).locator(".face")).to_have_text("GH")
     expect(bell.row("Theirs").locator("img")).to_have_count(0)
+    assert not [url for url in asked if "evil" in url]
 
 
 def test_times_are_relative_for_a_week_and_kept_up(service: Service, open_bell: OpenBell) -> None:

@@ -318,6 +318,16 @@ def test_times_are_the_readers_own(service: Service, three: str, open_tab: OpenT
     expect(tab.row("First").locator("time")).to_have_attribute("title", re.compile("Jan 6, 2026"))
 
 
+def test_a_picture_covers_the_initials_where_it_comes(service: Service, ada: str, open_tab: OpenTab) -> None:
+    for title, image in (("Comes", "/static/favicon.svg"), ("Lost", "/static/lost.png")):
+        service.send(ada, title=title, actor={"name": "Grace Hopper", "image": image})
+    tab = open_tab()
+    sign_in(tab, service, ada)
+    expect(tab.row("Comes").locator(".arch img")).to_be_visible()
+    expect(tab.row("Lost").locator(".arch img")).to_have_count(0)
+    expect(tab.row("Lost").locator(".arch")).to_have_text("GH")
+
+
 def test_a_long_body_opens_and_stays_open_when_something_arrives(service: Service, ada: str, open_tab: OpenTab) -> None:
     body = "word " * 100 + "the end"
     service.send(ada, title="Long", body=body)

@@ -1,4 +1,7 @@
-"""Who is calling: the session behind the signed cookie. What it claims is checked by every statement that uses it."""
+"""Who is calling: the session behind the signed cookie, the reader whom a host's token names, or the sender of a key.
+
+What a session claims is checked by every statement that uses it.
+"""
 
 from urllib.parse import unquote
 

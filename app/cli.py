@@ -17,7 +17,7 @@ from app.console import Bar, Outcome, says
 from app.errors import Problem
 from app.events import AddressedEvent, Event
 from app.idempotency import Call
-from app.publishing import Order
+from app.publishing import Order, Published
 from app.validation import Model, Subject, check, parse_object
 
 MOST_ERRORS_TOLD = 50
@@ -39,6 +39,7 @@ def migrations(app: flask.Flask) -> Path:
 
 @click.command()
 @click.argument("recipients", nargs=-1, metavar="RECIPIENT...")
+@click.option("--everyone", is_flag=True, help="To all who are users now; the same arguments once in 24 hours only.")
 @click.option("--type", "type_", metavar="TYPE", help="What kind of event: comment, mention, …")
 @click.option("--title", help="1 to 200 characters.")
 @click.option("--body", help="Up to 4,000 characters; simple markup is kept.")
@@ -49,17 +50,41 @@ def migrations(app: flask.Flask) -> Path:
     "--file", "file", type=click.File("rb"), help="Publish each line of a JSON Lines file; - is standard input."
 )
 @says
-def send(recipients: tuple[str, ...], file: BinaryIO | None, type_: str | None, **fields: Any) -> Outcome:
-    """Publish an event to RECIPIENT..., or each line of a file."""
+def send(
+    recipients: tuple[str, ...], everyone: bool, file: BinaryIO | None, type_: str | None, **fields: Any
+) -> Outcome:
+    """Publish an event to RECIPIENT... or to everyone, or each line of a file."""
     given = {name: value for name, value in {"type": type_, **fields}.items() if value is not None}
     if file is not None:
-        if given or recipients:
+        if given or recipients or everyone:
             raise click.UsageError("--file stands alone: recipients and fields are in its lines.")
         return _send_file(file.read().splitlines())
+    if everyone:
+        if recipients:
+            raise click.UsageError("--everyone takes no RECIPIENT: they all receive it.")
+        return _send_to_everyone(_unicode(given))
     to = check(Recipients, _unicode({"recipients": list(recipients)})).recipients
     [done] = db.write(publishing.publish, [Order(check(Event, _unicode(given)), to)], _ttl())
-    people = "1 person" if done.recipients == 1 else f"{done.recipients} people"
-    return done.as_json(), f"Published event {done.event_id} to {people}."
+    return done.as_json(), f"Published event {done.event_id} to {_people(done.recipients)}."
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
+
+
+def _send_to_everyone(given: dict[str, Any]) -> Outcome:
+    """A run that was killed is completed by repeating it, and nobody gets the event twice."""
+    event = check(Event, given)
+    # Nobody waits for the count unless somebody looks on.
+    bar = Bar(db.write(publishing.count_everyone) if sys.stderr.isatty() else 0, "Publishing")
+    call = publishing.everyone_call(given)
+    answer, replayed = publishing.to_everyone(call, event, _ttl(), tell=bar.move)
+    bar.finish()
+    done = Published(*(answer[name] for name in Published._fields))
+    people = _people(done.recipients)
+    line = f"Event {done.event_id} had been published to {people} before."
+    data = {**done.as_json(), "already_published": replayed}
+    return data, line if replayed else f"Published event {done.event_id} to {people}."
 
 
 class Recipients(Model):

@@ -5,7 +5,7 @@ import flask
 from flask.cli import AppGroup
 
 from app import db, keys
-from app.console import Outcome, says
+from app.console import Outcome, checked_name, says
 
 
 def init_app(app: flask.Flask) -> None:
@@ -22,6 +22,7 @@ key = AppGroup("key", help="API keys for senders.")
 @says
 def key_create(name: str, scopes: tuple[str, ...], days: int | None) -> Outcome:
     """Make a key for a sender and show it, once."""
+    name = checked_name(name)
     made = db.write(keys.make, name, list(scopes or keys.SCOPES), days)
     return {"name": name, "key": made, "scopes": scopes or keys.SCOPES}, made
 

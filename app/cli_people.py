@@ -7,8 +7,8 @@ import flask
 import orjson
 from flask.cli import AppGroup
 
-from app import checkup, db, limits, people, personal_data, sanitize, settings
-from app.console import Outcome, says
+from app import checkup, db, limits, people, personal_data, settings
+from app.console import Outcome, checked_name, says
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX
 from app.validation import subject as checked_subject
@@ -34,7 +34,9 @@ def user_add(subject: str, name: str | None, password: str | None, password_stdi
     _check_subject(subject)
     if password_stdin:
         password = _typed_password(stdin=True)
-    is_new = db.write(people.save_user, subject, _checked_name(name), _checked_password(password))
+    is_new = db.write(
+        people.save_user, subject, None if name is None else checked_name(name), _checked_password(password)
+    )
     return {"subject": subject, "created": is_new}, f"{'Created' if is_new else 'Changed'} {subject}."
 
 
@@ -62,16 +64,6 @@ def _check_subject(subject: str) -> None:
         checked_subject(subject)
     except ValueError as error:
         raise Problem(422, "The name is not valid.", [FieldError("subject", str(error))]) from None
-
-
-def _checked_name(name: str | None) -> str | None:
-    if name is None:
-        return None
-    name.encode()  # bytes that are no UTF-8 are refused, not dropped
-    try:
-        return sanitize.line(name[: people.LONGEST_NAME * 10], people.LONGEST_NAME)
-    except ValueError as error:
-        raise Problem(422, "The name is not valid.", [FieldError("name", str(error))]) from None
 
 
 def _checked_password(password: str | None) -> str | None:
@@ -153,5 +145,5 @@ def user_erase(subject: str) -> Outcome:
 @says
 def user_export(subject: str) -> Outcome:
     """Print everything that is held about a person, as JSON."""
-    content = db.read(personal_data.export, subject)
+    content = db.write(personal_data.export, subject)
     return content, orjson.dumps(content, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2).decode()

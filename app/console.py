@@ -11,8 +11,10 @@ import orjson
 import sqlalchemy.exc
 from flask.cli import with_appcontext
 
+from app import sanitize
 from app.embedded import EmbeddedUnavailable
-from app.errors import Problem
+from app.errors import FieldError, Problem
+from app.people import LONGEST_NAME
 
 SECONDS_BEFORE_A_BAR = 1.0
 
@@ -55,6 +57,15 @@ def explained(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         raise click.ClickException(f"The database refuses: {_first_line(error)}") from None
     except sqlalchemy.exc.TimeoutError as error:  # ours too: a race lost too often, an uncertain commit
         raise click.ClickException(f"The database does not answer: {error}") from None
+
+
+def checked_name(name: str) -> str:
+    """A name that an argument gives, as one line of plain text, which a list in a terminal shows as it is."""
+    name.encode()  # bytes that are no UTF-8 are refused, not dropped
+    try:
+        return sanitize.line(name[: LONGEST_NAME * 10], LONGEST_NAME)
+    except ValueError as error:
+        raise Problem(422, "The name is not valid.", [FieldError("name", str(error))]) from None
 
 
 def _first_line(error: sqlalchemy.exc.DBAPIError) -> str:

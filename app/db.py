@@ -8,14 +8,17 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import flask
 import orjson
+import psycopg
 import sqlalchemy
 import sqlalchemy.exc
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, TextClause
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from app import embedded
 from app.settings import Settings
@@ -30,12 +33,15 @@ TRIES = 3
 # unread rows rather than read the newest from their index.
 SESSION_OPTIONS = (
     "-c timezone=UTC -c statement_timeout=5s -c lock_timeout=1s -c idle_in_transaction_session_timeout=10s -c jit=off"
-    " -c random_page_cost=1.1"
+    " -c random_page_cost=1.1 -c default_transaction_isolation=read\\ committed"
 )
 
 
 # For what reads whole tables, on a connection of `write`: for that transaction only.
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
+
+
+DIALECT = PGDialect_psycopg(paramstyle="pyformat")  # type: ignore[no-untyped-call]
 
 
 class LostRace(sqlalchemy.exc.TimeoutError):
@@ -78,13 +84,34 @@ def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwar
 
 def at_once(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `read`, for a single statement that changes something: committed by itself, and never done twice."""
-    with engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with _database().engine.connect() as connection:
         return question(connection, *args, **kwargs)
 
 
+def for_driver(statement: TextClause) -> str:
+    """The statement as `rows` takes it."""
+    return str(statement.compile(dialect=DIALECT))
+
+
+def rows(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a question finds, straight from the driver: for polls, whose greatest part SQLAlchemy's own work would be.
+
+    Raises what SQLAlchemy raises, which takes over where the connection is dead: it knows what else that means.
+    """
+    driver = cast("psycopg.Connection[tuple[Any, ...]]", connection.connection.driver_connection)
+    try:
+        return driver.execute(statement.encode(), parameters).fetchall()
+    except psycopg.Error as error:
+        if driver.closed:
+            connection.exec_driver_sql(statement, parameters)
+        raise sqlalchemy.exc.DBAPIError.instance(
+            statement, None, error, psycopg.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
+
+
 def engine() -> Engine:
-    """The engine of this process, for migrations and checks; everything else goes through `read` and `write`."""
-    return _database().engine
+    """The engine of this process for transactions: for migrations and checks, all else goes through `read`, `write`."""
+    return _database().transactions
 
 
 def _database() -> "Database":
@@ -98,13 +125,15 @@ class Database:
     def __init__(self, settings: Settings, private_folder: Path) -> None:
         self.settings = settings
         self.private_folder = private_folder
-        self._engine: Engine | None = None
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
-        if self._engine is None:
-            self._engine = make_engine(self.settings.database_url or self._private_url(), self.settings.threads)
-        return self._engine
+        return make_engine(self.settings.database_url or self._private_url(), self.settings.threads)
+
+    @cached_property
+    def transactions(self) -> Engine:
+        """The same engine and the same connections, in transactions while they are lent."""
+        return self.engine.execution_options(isolation_level="READ COMMITTED")
 
     def _private_url(self) -> str:
         stack = contextlib.ExitStack()
@@ -113,10 +142,15 @@ class Database:
 
 
 def make_engine(url: str, threads: int) -> Engine:
-    """An engine with a connection for every thread, in read committed whatever the server's default is."""
+    """An engine with a connection for every thread, in read committed whatever the server's default is.
+
+    Each statement commits by itself unless told otherwise: a poll is one question, and to make its connection another
+    kind and back would ask PostgreSQL three more.
+    """
     return sqlalchemy.create_engine(
         url,
-        isolation_level="READ COMMITTED",
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         pool_size=threads,
         max_overflow=1,
         pool_timeout=3,

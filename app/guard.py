@@ -125,6 +125,9 @@ class Guard:
         response.headers["Cache-Control"] = "private, no-store"
         response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
         response.headers["Vary"] = "Cookie, Authorization"
+        if response.status_code == 401:
+            # RFC 9110 wants the way in named. For this one no browser opens a dialog of its own.
+            response.headers["WWW-Authenticate"] = "Bearer"
         if flask.request.blueprint in READERS and self.cors_origins:
             self._add_cors(response)
         return response

@@ -1,8 +1,8 @@
 """Rate limits: the numbers, the counters in each worker's memory, and those in PostgreSQL that all workers share.
 
 Polls and a reader's other calls are counted in memory by Flask-Limiter, for speed; each of N workers allows its N-th
-part, so that the sum never exceeds the limit. Sign-ins are counted in PostgreSQL, so that their limit holds across
-workers and restarts.
+part, so that the sum never exceeds the limit. Sign-ins and the calls of senders' keys are counted in PostgreSQL, so
+that their limits hold across workers and restarts.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ CALLS = "300 per minute"  # each other route, per session; per address for who i
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
 SENDERS = "publish_api"  # the blueprint that keys call
-SENDERS_CALLS = "2400 per minute"  # its routes in sum, per address, whether the key is good or not
+REFUSED_CALLS = "2400 per minute"  # of its routes in sum, per address: without a good key, or over the key's limit
 CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
@@ -58,7 +58,11 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
         default_limits=[share(CALLS, settings.web_concurrency)],
         on_breach=refuse,
     )
-    senders = extension.shared_limit(share(SENDERS_CALLS, settings.web_concurrency), SENDERS, key_func=address)
+    # Good keys are left to their own limit, which all workers share: a connection that is kept alive always leads to
+    # the same worker, and a part of the limit would be all that its sender gets.
+    senders = extension.shared_limit(
+        share(REFUSED_CALLS, settings.web_concurrency), SENDERS, key_func=address, deduct_when=_is_refused
+    )
     senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
     extension.exempt(app.view_functions[POLLS])
     bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
@@ -66,6 +70,10 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
         app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))
     rates = limits.parse_many(share(settings.poll_limit, settings.web_concurrency))
     app.extensions["polls"] = PollLimits(extension, rates)
+
+
+def _is_refused(response: flask.Response) -> bool:
+    return response.status_code in (401, 429)
 
 
 class Counters(MemoryStorage):

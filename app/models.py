@@ -127,7 +127,7 @@ notifications = Table(
         postgresql_where=text(f"{OPEN} AND group_key IS NOT NULL"),
     ),
     Index(None, "expires_at"),  # retention.DELETE
-    Index(None, "event_id"),  # retention.DELETE asks whether anybody has the event still
+    Index(None, "event_id"),  # retracting.find_all, events.state; retention.DELETE: whether anybody has the event still
     postgresql_with={
         "fillfactor": 80,
         "autovacuum_vacuum_scale_factor": 0.02,

@@ -172,6 +172,8 @@ def _responses(description: Description, schemas: dict[str, Any], is_readers: bo
     usual = {400, 401, 403, 422, 429, 503, *([412] if is_readers else [])}
     for status in sorted({*usual, *description.refusals, *_refusals_of_bodies(description)}):
         response = {"description": HTTPStatus(status).phrase, "content": problem}
+        if status == 401:
+            response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}}
         if status in (429, 503):
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         responses[str(status)] = response

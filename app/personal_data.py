@@ -7,9 +7,10 @@ from sqlalchemy import Connection, text
 from app.errors import Problem
 
 LOCK = text("SELECT id FROM users WHERE subject = :subject FOR UPDATE")
-# What is longest first: an inbox of a million notifications takes half a second.
+# An inbox may hold a million notifications: half a second to erase, seconds to export.
+PATIENCE = text("SET LOCAL statement_timeout = '60s'")
 ERASE = [
-    text("SET LOCAL statement_timeout = '60s'"),
+    PATIENCE,
     text("DELETE FROM notifications WHERE user_id = :user_id"),
     text("DELETE FROM undos WHERE user_id = :user_id"),
     text("DELETE FROM tickets WHERE user_id = :user_id"),
@@ -32,6 +33,8 @@ def erase(connection: Connection, subject: str) -> None:
         connection.execute(statement, {"user_id": user_id})
 
 
+# All of one moment, whatever is erased or published meanwhile.
+ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 USER = text("""
     SELECT id, subject, display_name, password_hash IS NOT NULL AS has_password, is_active, inbox_version, created_at
     FROM users WHERE subject = :subject
@@ -56,7 +59,9 @@ OTHERS = {
 
 
 def export(connection: Connection, subject: str) -> dict[str, Any]:
-    """Everything that is held about the person; 404 for nobody."""
+    """Everything that is held about the person; 404 for nobody. On a connection of `write`."""
+    connection.execute(ONE_MOMENT)
+    connection.execute(PATIENCE)
     user = connection.execute(USER, {"subject": subject}).one_or_none()
     if user is None:
         raise _nobody(subject)

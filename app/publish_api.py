@@ -24,7 +24,7 @@ from app import (
     validation,
 )
 from app.errors import FieldError, Problem, not_found
-from app.events import AddressedEvent, Event
+from app.events import AddressedEvent, Event, Recipients
 from app.idempotency import Call
 from app.keys import Sender
 from app.openapi import described
@@ -45,7 +45,7 @@ api = flask.Blueprint(limits.SENDERS, __name__, url_prefix="/api/v1")
 class EventBody(Event):
     """An event with its audience: named recipients, or everyone who is a user now."""
 
-    recipients: Annotated[list[Subject], Field(min_length=1, max_length=1000, fail_fast=True)] | Literal["everyone"]
+    recipients: Recipients | Literal["everyone"]
 
 
 class BatchBody(Model):
@@ -192,7 +192,7 @@ def erase_user(subject: str) -> flask.Response:
 def export_user(subject: str) -> flask.Response:
     """Everything that is held about a person."""
     auth.sender("people")
-    return _answer(db.read(personal_data.export, _known_subject(subject)))
+    return _answer(db.write(personal_data.export, _known_subject(subject)))
 
 
 @api.post("/users/<subject>/sign-out")

@@ -3,12 +3,14 @@
 Everything that waits waits in one order, here and everywhere: idempotency key, new people by subject, event, users by
 id, rows. So nothing deadlocks.
 """
+# ruff: noqa: S608 - SQL is put together from constants; values are always bound parameters.
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from sqlalchemy import Connection, text
 
 from app import db, events, idempotency, people
@@ -16,6 +18,7 @@ from app.db import LostRace
 from app.errors import FieldError, Problem
 from app.events import Event
 from app.idempotency import Call
+from app.unread import IN_SIGHT
 from app.validation import MAX_ERRORS
 
 CHUNK = 1_000  # inboxes that one statement delivers to
@@ -97,6 +100,12 @@ def line_call(line: bytes, ordinal: int) -> Call:
     return Call(idempotency.COMMAND_LINE, f"{digest.hexdigest()}-{ordinal}", digest.digest())
 
 
+def everyone_call(arguments: dict[str, Any]) -> Call:
+    """The idempotency key of `flask send --everyone`: the same arguments again within 24 hours are the same event."""
+    digest = hashlib.sha256(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS))
+    return Call(idempotency.COMMAND_LINE, f"everyone-{digest.hexdigest()}", digest.digest())
+
+
 FIND_USERS = text("SELECT subject, id FROM users WHERE subject = ANY(:subjects)")
 MAKE_USERS = text("""
     INSERT INTO users (subject) SELECT subject FROM unnest(CAST(:subjects AS text[])) AS wanted (subject)
@@ -123,9 +132,9 @@ def _find_users(connection: Connection, subjects: Sequence[str]) -> dict[str, in
     return {row.subject: row.id for row in connection.execute(FIND_USERS, {"subjects": subjects})}
 
 
-# Who muted the type gets no number and no row. A row of the group that has expired is replaced as if it were not
-# there: its count begins anew.
-DELIVER = text("""
+# Who muted the type gets no number and no row. A row of the group that has expired, or is being retracted, is replaced
+# as if it were not there: its count begins anew.
+DELIVER = text(f"""
     WITH raised AS (
         UPDATE users SET inbox_version = inbox_version + 1
         WHERE id = ANY(:user_ids) AND NOT EXISTS (
@@ -136,7 +145,7 @@ DELIVER = text("""
     SELECT id, inbox_version, :event_id, :group_key, :expires_at FROM raised
     ON CONFLICT (user_id, group_key) WHERE read_at IS NULL AND archived_at IS NULL AND group_key IS NOT NULL
     DO UPDATE SET id = excluded.id, event_id = excluded.event_id, expires_at = excluded.expires_at, seen_at = NULL,
-        group_count = CASE WHEN now() < n.expires_at THEN n.group_count + 1 ELSE 1 END
+        group_count = CASE WHEN now() < n.expires_at AND {IN_SIGHT} THEN n.group_count + 1 ELSE 1 END
 """)
 
 
@@ -157,6 +166,16 @@ def deliver(connection: Connection, kept: events.Kept, event: events.Deliverable
 
 def _chunks(user_ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (user_ids[start : start + CHUNK] for start in range(0, len(user_ids), CHUNK))
+
+
+COUNT_EVERYONE = text("SELECT count(*) FROM users")
+
+
+def count_everyone(connection: Connection) -> int:
+    """How many users there are. Reads them all, so it has a deadline of its own."""
+    connection.execute(db.LONG_DEADLINE)
+    found: int = connection.execute(COUNT_EVERYONE).scalar_one()
+    return found
 
 
 BEGIN_EVERYONE = text("""
@@ -181,8 +200,14 @@ def begin_everyone(
     return begun, False
 
 
-def to_everyone(call: Call, event: Event, ttl: timedelta, key_id: int | None = None) -> tuple[dict[str, int], bool]:
-    """Publishes to all who are users now: the event first, then a thousand users a transaction.
+def to_everyone(
+    call: Call,
+    event: Event,
+    ttl: timedelta,
+    key_id: int | None = None,
+    tell: Callable[[int], None] = lambda users: None,
+) -> tuple[dict[str, int], bool]:
+    """Publishes to all who are users now: the event first, then a thousand users a transaction; tells how many it were.
 
     Gives back the answer, and whether it is that of an earlier time. A call that was killed is completed by repeating
     it, and nobody gets the event twice.
@@ -190,8 +215,9 @@ def to_everyone(call: Call, event: Event, ttl: timedelta, key_id: int | None = N
     answer, is_done = db.write(begin_everyone, call, event, ttl, key_id)
     if is_done:
         return answer, True
-    while db.write(continue_everyone, call, answer["event_id"]):
-        pass
+    tell(answer["recipients"])
+    while users := db.write(continue_everyone, call, answer["event_id"]):
+        tell(users)
     finished: dict[str, int] = db.read(idempotency.find, call).body["events"][0]
     return finished, False
 
@@ -207,8 +233,8 @@ LOCK_NEXT_USERS = text("""
 MOVE_FAN_OUT = text("UPDATE events SET fanned_out_to = :to, received = received + :created WHERE id = :event_id")
 
 
-def continue_everyone(connection: Connection, call: Call, event_id: int) -> bool:
-    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. False: it is complete.
+def continue_everyone(connection: Connection, call: Call, event_id: int) -> int:
+    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. 0 users: it is complete.
 
     A retracted event is complete where it stands. Indexes: events_pkey, users_pkey.
     """
@@ -221,9 +247,9 @@ def continue_everyone(connection: Connection, call: Call, event_id: int) -> bool
         user_ids = list(connection.execute(LOCK_NEXT_USERS, bounds).scalars())
     if row is None or not user_ids:
         idempotency.keep(connection, call, {"events": [answer]})
-        return False
+        return 0
     created = deliver(connection, events.Kept(row.id, row.expires_at), row, user_ids)
     connection.execute(MOVE_FAN_OUT, {"event_id": event_id, "to": user_ids[-1], "created": created})
     so_far = Published(event_id, answer["recipients"] + len(user_ids), answer["created"] + created)
     idempotency.keep(connection, call, {"events": [so_far.as_json()]}, is_done=False)
-    return True
+    return len(user_ids)

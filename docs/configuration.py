@@ -34,7 +34,7 @@ ENDING = """
 | sign-in | {account} per account | in PostgreSQL, over all workers |
 | sign-in | {address} per address (IPv6: per /64) | in PostgreSQL, over all workers |
 | a sender's calls | {key} per key | in PostgreSQL, over all workers |
-| a sender's calls, with whatever key | {senders} per address | in each worker's memory, its part of the limit |
+| a sender's calls without a good key, or over its limit | {refused} per address | in each worker's memory, its part of the limit |
 | a request's body | 64 KiB; an event's 512 KiB, a batch's 4 MiB | |
 
 Over a limit the answer is 429 with `Retry-After`.
@@ -53,7 +53,7 @@ def page() -> str:
         account=_rate(limits.SIGN_INS_PER_ACCOUNT),
         address=_rate(limits.SIGN_INS_PER_ADDRESS),
         key=_rate(limits.CALLS_PER_KEY),
-        senders=limits.SENDERS_CALLS,
+        refused=limits.REFUSED_CALLS,
         bulk=limits.BULK,
     )
     return BEGINNING + "\n".join(rows) + "\n" + ending

@@ -120,14 +120,8 @@ def publish(app: flask.Flask) -> Callable[..., Published]:
 @pytest.fixture
 def queries(app: flask.Flask) -> Iterator[list[str]]:
     """Every statement that the app sends to the database from here on."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
-        sent.append(statement)
-
-    sqlalchemy.event.listen(db.engine(), "before_cursor_execute", note)
-    yield sent
-    sqlalchemy.event.remove(db.engine(), "before_cursor_execute", note)
+    with postgres.statements(db.engine()) as sent:
+        yield sent
 
 
 @pytest.fixture(scope="session")

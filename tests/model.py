@@ -47,13 +47,14 @@ class Undo:
     minute: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Inbox:
-    """One user's numbered log."""
+    """One user's numbered log. Equal only to itself: who is erased and comes back is another user."""
 
     version: int = 0
     rows: dict[int, Row] = field(default_factory=dict)
     undos: dict[int, Undo] = field(default_factory=dict)
+    muted: dict[str, bool] = field(default_factory=dict)  # every type that was ever muted, and whether it is now
 
     def live(self, now: int, belongs: Callable[[Row], bool] = lambda row: True) -> list[Row]:
         """What somebody can see, newest first."""
@@ -80,6 +81,10 @@ class Inbox:
                 del self.rows[earlier.id]
                 count = earlier.count + 1 if now < earlier.expires else 1
         self.rows[self.version] = Row(self.version, event, title, group, count, expires)
+
+    def remove(self, row: Row) -> None:
+        self.version += 1
+        del self.rows[row.id]
 
     def mark(self, verb: str, chosen: Callable[[Row], bool], now: int) -> dict[int, int | None]:
         """Changes the chosen rows that the verb has something to do for; gives back what they held."""

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import sqlalchemy
@@ -62,6 +63,32 @@ def environment(url: str, **more: str) -> dict[str, str]:
 def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
     """A plain connection, for looking at what the service left behind."""
     return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True)
+
+
+@contextlib.contextmanager
+def statements(engine: sqlalchemy.Engine) -> Iterator[list[str]]:
+    """Every statement that goes to the database through the engine's connections, whoever sends it."""
+    sent: list[str] = []
+
+    class Cursor(psycopg.Cursor[Any]):
+        def execute(self, query: Any, *arguments: Any, **options: Any) -> "Cursor":
+            sent.append(query.decode() if isinstance(query, bytes) else query)
+            return super().execute(query, *arguments, **options)
+
+    def watch(connection: Any, *_others: Any) -> None:
+        connection.cursor_factory = Cursor
+
+    def leave(connection: Any, *_others: Any) -> None:
+        if connection is not None:  # a dead one was thrown away
+            connection.cursor_factory = psycopg.Cursor
+
+    sqlalchemy.event.listen(engine.pool, "checkout", watch)
+    sqlalchemy.event.listen(engine.pool, "checkin", leave)
+    try:
+        yield sent
+    finally:
+        sqlalchemy.event.remove(engine.pool, "checkout", watch)
+        sqlalchemy.event.remove(engine.pool, "checkin", leave)
 
 
 def _administer(statement: str) -> None:

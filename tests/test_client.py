@@ -265,6 +265,24 @@ def test_a_wait_beyond_the_deadline_is_not_begun(network: Network, clock: Clock)
     assert clock.waits == [3]
 
 
+def test_a_wait_that_took_longer_than_asked_ends_with_what_was_said_last(network: Network, clock: Clock) -> None:
+    network.troubles = [Trouble(503, {"Retry-After": "9"})]
+    client = Client(
+        network.url,
+        "blf_x",
+        deadline=10,
+        clock=clock.read,
+        chance=lambda: 0.0,
+        sleep=lambda seconds: clock.sleep(seconds + 2),  # a busy machine, or a lid that was closed
+    )
+
+    with pytest.raises(Refused) as refused:
+        client.notify("alice", "Hello", type="news")
+
+    assert refused.value.status == 503
+    assert len(network.received) == 1
+
+
 def test_an_answer_that_is_cut_off_is_asked_for_again(network: Network, clock: Clock) -> None:
     network.troubles = [Trouble(201, body=PUBLISHED, missing=10), Trouble(503, body=b"{", missing=9)]
     network.troubles += [Trouble(201, body=PUBLISHED)]
@@ -300,6 +318,31 @@ def test_an_answer_of_something_else_is_no_success(network: Network, clock: Cloc
             through(network, clock).event(1)
 
 
+@pytest.mark.parametrize("errors", [["title is missing"], {"title": ["is missing"]}, "title", [None]])
+def test_a_refusal_of_something_else_is_refused_all_the_same(network: Network, clock: Clock, errors: object) -> None:
+    network.troubles = [Trouble(400, body=json.dumps({"title": "Bad Request", "errors": errors}).encode())]
+
+    with pytest.raises(Refused, match="400: Bad Request") as refused:
+        through(network, clock).notify("alice", "Hello", type="news")
+
+    assert refused.value.errors == []
+
+
+def test_an_answer_without_what_was_asked_for_is_no_success(network: Network, clock: Clock) -> None:
+    client = through(network, clock)
+    for call in (
+        lambda: client.notify("alice", "Hello", type="news"),
+        lambda: client.batch([Event("alice", "Hello", "news")]),
+        lambda: client.event(1),
+        lambda: client.retract(1),
+        lambda: client.save_user("alice"),
+        lambda: client.ticket("alice"),
+    ):
+        network.troubles = [Trouble(200, body=b'{"status": "ok"}')]
+        with pytest.raises(belfry_client.BelfryError, match="does not answer as Belfry does"):
+            call()
+
+
 def test_a_newer_services_answer_may_say_more(network: Network, clock: Clock) -> None:
     network.troubles = [Trouble(201, body=json.dumps({**json.loads(PUBLISHED), "queued": 3}).encode())]
 
@@ -313,6 +356,12 @@ def test_mistakes_are_told_before_anything_is_sent(network: Network, clock: Cloc
         Client("https://app.example", "secret")
     with pytest.raises(ValueError, match="must have a time zone"):
         through(network, clock).notify("alice", "Hello", type="news", expires_at=datetime(2030, 1, 1))
+    for said in (
+        lambda: through(network, clock).notify("everyone", "Hello", type="news"),
+        lambda: through(network, clock).batch([Event("everyone", "Hello", "news")]),
+    ):
+        with pytest.raises(ValueError, match="reached by notify_everyone"):
+            said()
     with pytest.raises(ValueError, match="JSON"):
         through(network, clock).notify("alice", "Hello", type="news", data={"ratio": float("nan")})
     assert network.received == []

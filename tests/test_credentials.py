@@ -315,6 +315,8 @@ def test_every_route_answers_each_credential_by_rule(world: World, credential: C
                 answer.get_data()
             if answer.status_code != status:
                 wrong.append(f"{name} {owner}: {answer.status_code} instead of {status}")
+            if answer.headers.get("WWW-Authenticate") != ("Bearer" if status == 401 else None):
+                wrong.append(f"{name} {owner}: {status} with {answer.headers.get('WWW-Authenticate')}")
             if refused and inboxes.everything() != before:
                 wrong.append(f"{name} {owner}: {status}, and something was changed")
             if refused and route.who != "everybody" and answer.mimetype != "application/problem+json":

@@ -5,6 +5,9 @@ import gzip
 import hashlib
 import hmac
 import json
+import re
+import subprocess
+import urllib.request
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from github_webhooks import create_app, receiver
 from mentions import mentioned
 
 from tests import host_network, postgres
-from tests.service import Service, free_port
+from tests.service import Service, answers, free_port, wait_until
 
 SECRET = "It's a Secret to Everybody"
 WATCHERS = {name: ["Monalisa"] for name in ("Codertocat/Hello-World", "octo-org/octo-repo", "wolfy1339/pika-pack")}
@@ -122,6 +125,17 @@ def test_all_of_them_ring_the_bells_in_belfry(service: Service, github: FlaskCli
 def test_a_delivery_that_is_sent_again_notifies_nobody_twice(service: Service, github: FlaskClient) -> None:
     for _time in range(3):
         assert deliver(github, 66).get_json()["notified"] == ["octocat"]
+
+    [notification] = host_network.signed_in(service, "octocat").poll()["notifications"]
+    assert notification["count"] == 1
+
+
+@pytest.mark.parametrize("number", ["another", "", "x" * 300, "not only visible"])
+def test_what_the_signature_does_not_cover_makes_no_second_notification(
+    service: Service, github: FlaskClient, number: str
+) -> None:
+    assert deliver(github, 66).status_code == 200
+    assert deliver(github, 66, **{"X-GitHub-Delivery": number}).status_code == 200
 
     [notification] = host_network.signed_in(service, "octocat").poll()["notifications"]
     assert notification["count"] == 1
@@ -307,3 +321,37 @@ def test_mentions_are_counted_as_github_counts_them(text: str, expected: set[str
 def test_the_longest_comment_is_read_in_no_time(unit: str) -> None:
     # GitHub's longest is 65,536 characters. What took quadratic time would run into the limit of the whole test run.
     assert mentioned(unit * (65_536 // len(unit))) <= {"a"}
+
+
+def test_a_repository_is_followed_however_its_name_is_written() -> None:
+    delivery = DELIVERIES[69]
+    for name in ("codertocat/hello-world", "Codertocat/Hello-World", "CODERTOCAT/HELLO-WORLD"):
+        assert by_type(to_events(delivery["event"], delivery["payload"], {name: ["Ada"]})) == {"release": ["ada"]}
+
+
+def test_the_readmes_commands_start_a_receiver_that_rings_the_bell(service: Service) -> None:
+    readme = (postgres.ROOT / "examples/github-webhooks/README.md").read_text()
+    [commands] = re.findall(r"^```sh\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    [secret] = re.findall(r"GITHUB_WEBHOOK_SECRET=(\S+)", commands)
+    # Its last command takes the shell's place, so that the test can end it.
+    commands = commands.replace("http://127.0.0.1:8000", service.url).replace("\nPYTHONPATH=", "\nexec env PYTHONPATH=")
+    port = free_port()
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", commands],
+        cwd=postgres.ROOT,
+        env={**service.environment, "FLASK_RUN_PORT": str(port)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/github"), "the receiver answers")
+        body = json.dumps(DELIVERIES[66]["payload"]).encode()
+        headers = {"X-GitHub-Event": DELIVERIES[66]["event"], "X-Hub-Signature-256": signature(body, secret)}
+        headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/github", body, headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert json.load(answer) == {"notified": ["octocat"]}
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    assert len(host_network.titles(service, "octocat")) == 1

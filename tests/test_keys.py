@@ -72,6 +72,19 @@ def test_a_key_that_makes_no_sense_is_not_made(app: flask.Flask, arguments: list
     assert rows.count("api_keys") == 0
 
 
+def test_a_keys_name_is_one_line_of_plain_text(app: flask.Flask) -> None:
+    made = run_json(app, "key", "create", "the\nshop \x1b[31m\u202e")
+
+    assert made["name"] == "the shop [31m"
+    [line] = run(app, "key", "list").stdout.splitlines()
+    assert line.split("  ")[1] == "the shop [31m"
+    for name in ("", " ", "\x1b", "x" * 201):
+        refused = run(app, "key", "create", name)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+        assert "name must be 1 to 200 characters" in refused.stderr
+    assert rows.count("api_keys") == 1
+
+
 def test_the_list_says_which_keys_are_good(app: flask.Flask) -> None:
     hosts = {name: Host(app) for name in ("good", "revoked", "expired")}
     for name, host in hosts.items():
@@ -250,7 +263,20 @@ def test_a_wrong_key_is_not_counted_in_the_database(anonymous: FlaskClient, host
     assert rows.count("rate_limits") == 0
 
 
-def test_calls_of_one_address_are_limited_whether_the_key_is_good_or_not(app: flask.Flask) -> None:
+def test_a_good_key_has_its_whole_limit_however_many_workers_there_are(app: flask.Flask, host: Host) -> None:
+    with another_app(web_concurrency=64) as one_of_many:  # to which a connection that is kept alive always leads
+        browser = one_of_many.test_client()
+        assert {authorized(browser, f"Bearer {host.key}") for _ in range(50)} == {404}
+
+        spend = "UPDATE rate_limits SET count = :all WHERE key LIKE '%key%'"
+        rows.change(spend, all=limits.CALLS_PER_KEY.amount)
+        assert {authorized(browser, f"Bearer {host.key}") for _ in range(37)} == {429}
+        rows.change("DELETE FROM rate_limits")
+        # What is over a key's limit counts against its address, for each costs the database a look.
+        assert authorized(browser, f"Bearer {host.key}") == 429
+
+
+def test_calls_of_one_address_without_a_good_key_are_limited(app: flask.Flask) -> None:
     with another_app(web_concurrency=64) as one_of_many:  # each has its part of the limit, here 37 calls
         browser = one_of_many.test_client()
         answers = [authorized(browser, "Bearer blf_wrong") for _ in range(38)]

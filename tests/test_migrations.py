@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -229,19 +230,21 @@ def test_two_upgrades_at_once_do_no_harm(blank: str, migrated: str) -> None:
     assert schema(blank) == schema(migrated)
 
 
-def test_a_downgrade_that_meets_a_lock_gives_up_and_can_be_repeated(populated: str) -> None:
-    gives_up_and_can_be_repeated(populated, "LOCK TABLE users IN ACCESS SHARE MODE", "downgrade", "base")
+def test_a_migration_that_meets_a_lock_gives_up_with_nothing_half_done_and_can_be_repeated(populated: str) -> None:
+    # Both at once, for each waits for four seconds.
+    with postgres.database() as emptied, ThreadPoolExecutor() as both:
+        assert run(emptied, "downgrade", "base")[0] == 0
+        down = "LOCK TABLE users IN ACCESS SHARE MODE", "downgrade", "base"
+        # A revision is written down as the last thing of an upgrade, when its tables have been made.
+        up = "LOCK TABLE alembic_version IN SHARE MODE", "upgrade", "head"
+        for done in [
+            both.submit(gives_up_and_can_be_repeated, populated, *down),
+            both.submit(gives_up_and_can_be_repeated, emptied, *up),
+        ]:
+            done.result()
 
-    assert revision(populated) is None
-
-
-def test_an_upgrade_that_meets_a_lock_at_its_very_end_gives_up_and_leaves_nothing_half_done(migrated: str) -> None:
-    assert run(migrated, "downgrade", "base")[0] == 0
-
-    # A revision is written down as the last thing of an upgrade, when its tables have been made.
-    gives_up_and_can_be_repeated(migrated, "LOCK TABLE alembic_version IN SHARE MODE", "upgrade", "head")
-
-    assert revision(migrated) == revisions()[-1]
+        assert revision(populated) is None
+        assert revision(emptied) == revisions()[-1]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`/openapi.json`: every route of the API is in it and nothing else, and it is what it says, OpenAPI 3.1."""
 
 import re
+import time
 from typing import Any
 
 import flask
@@ -49,6 +50,18 @@ def test_every_route_of_the_api_is_in_it_and_nothing_else(app: flask.Flask, docu
     }
     assert set(operations(document)) == routes
     assert len(routes) == 23
+
+
+def test_it_is_made_once_for_nobody_needs_a_key_to_ask_for_it(app: flask.Flask) -> None:
+    with another_app() as other:
+        anybody = other.test_client()
+        started = time.process_time()
+        first = anybody.get("/openapi.json").data
+        making = time.process_time() - started
+
+        started = time.process_time()
+        assert {anybody.get("/openapi.json").data for _time in range(10)} == {first}
+        assert time.process_time() - started < making * 3
 
 
 def test_it_is_openapi_3_1(document: Any) -> None:

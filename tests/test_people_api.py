@@ -10,8 +10,9 @@ from urllib.parse import quote, urlsplit
 
 import flask
 import pytest
+import sqlalchemy
 
-from app import auth, limits
+from app import auth, db, limits, personal_data
 from tests import inboxes, rows
 from tests.cast import Person
 from tests.hosts import Host, WireHost, errors_of, event, make_key, query
@@ -248,6 +249,24 @@ def test_the_export_holds_everything_but_the_secrets(host: Host, muriel: Person)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", told["created_at"])
     for secret in ("password_hash", "digest", "session"):
         assert secret not in answer.get_data(as_text=True)
+
+
+def test_an_export_is_of_one_moment_whoever_is_erased_meanwhile(host: Host, muriel: Person) -> None:
+    whole = host.call("GET", "/users/MZ-SUBJECT/export").get_json()
+    to_erase = ["MZ-SUBJECT"]
+
+    def erase_in_between(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if "FROM notifications" in statement and to_erase:
+            db.write(personal_data.erase, to_erase.pop())
+
+    engine = db.engine()
+    sqlalchemy.event.listen(engine, "before_cursor_execute", erase_in_between)
+    try:
+        assert host.call("GET", "/users/MZ-SUBJECT/export").get_json() == whole
+    finally:
+        sqlalchemy.event.remove(engine, "before_cursor_execute", erase_in_between)
+    assert to_erase == []
+    assert host.call("GET", "/users/MZ-SUBJECT/export").status_code == 404
 
 
 def test_an_export_holds_nothing_of_anybody_else(host: Host, muriel: Person) -> None:

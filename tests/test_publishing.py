@@ -314,6 +314,8 @@ def accepted() -> list[tuple[str, Any]]:
         ("actor", {"name": "x", "url": "/" + "x" * 1999, "image": "/" + "x" * 1999}),
         ("data", {}),
         ("data", {"x": "y" * (10 * 1024 - 8)}),
+        ("data", {"x": [1.7976931348623157e308, 5e-324, 0.0, 1e22, 12345.678]}),
+        ("data", {"x": [12345.678] * 1000}),
         ("priority", "low"),
         ("priority", "normal"),
         ("priority", "high"),
@@ -368,6 +370,8 @@ def refused() -> list[tuple[str, Any, str]]:
         ("actor", {"name": "x", "mail": "y"}, "actor.mail"),
         ("actor", "x", "actor"),
         ("data", {"x": "y" * (10 * 1024 - 7)}, "data"),
+        ("data", {"x": [1e308] * 35}, "data"),  # PostgreSQL keeps numbers without exponents: 308 digits each
+        ("data", {"x": {"y": [{"z": -5e-324}] * 35}}, "data"),
         ("data", [], "data"),
         ("data", None, "data"),
         ("priority", "urgent", "priority"),

@@ -159,6 +159,16 @@ def test_out_of_sight_it_cannot_be_marked(host: Host, alice: Person) -> None:
     assert inboxes.version(alice) == version
 
 
+def test_out_of_sight_it_is_not_counted_by_what_joins_its_group(host: Host, alice: Person) -> None:
+    event_id = published(host.publish("alice", group_key="k", title="Goes"))
+    marked(host, event_id)
+    host.publish("alice", group_key="k", title="Newer")
+
+    assert [(one["title"], one["count"]) for one in alice.poll().get_json()["notifications"]] == [("Newer", 1)]
+    assert retract(host, event_id) == 0
+    assert [(one["title"], one["count"]) for one in alice.poll().get_json()["notifications"]] == [("Newer", 1)]
+
+
 def test_a_retraction_that_was_cut_off_is_completed_by_repeating_it(host: Host, alice: Person, mallory: Person) -> None:
     event_id = published(host.publish("alice", "mallory"))
     marked(host, event_id)

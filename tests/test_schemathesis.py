@@ -71,7 +71,7 @@ CREDENTIALS = [(nothing, 401, 401), (key, 200, 401), (token, 401, 200), (session
 
 
 @pytest.mark.parametrize(("credential", "sender", "reader"), CREDENTIALS, ids=["nothing", "key", "token", "session"])
-@pytest.mark.parametrize("seed", range(8) if DEEP else [1])
+@pytest.mark.parametrize("seed", range(4) if DEEP else [1])
 def test_the_service_keeps_its_own_description(
     service: Service, tmp_path: Path, credential: Callable[[Service], str], sender: int, reader: int, seed: int
 ) -> None:

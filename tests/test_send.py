@@ -1,21 +1,29 @@
-"""`flask send`: one event by arguments, or each line of a file, which is published whole or not at all, and once."""
+"""`flask send`: one event by arguments, or each line of a file, which is published whole or not at all, and once.
 
+To everyone once too.
+"""
+
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import flask
 import pytest
+from sqlalchemy import text
 
 from app import db
+from app.console import SECONDS_BEFORE_A_BAR
 from app.settings import current
 from tests import postgres, rows
 from tests.cast import Person
-from tests.commands import run, run_json
+from tests.commands import run, run_json, terminal
+from tests.crashes import add_users
 from tests.service import wait_until
 
 EVENT = {"recipient": "alice", "type": "comment", "title": "A line"}
@@ -129,6 +137,122 @@ def test_bytes_that_are_no_utf8_are_refused_in_a_real_terminal_too(app: flask.Fl
 
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"Error: The arguments must be UTF-8.\n")
     assert rows.count("users") == 0
+
+
+# Everyone
+
+NEWS = ("--everyone", "--type", "news", "--title", "For all")
+
+
+@contextlib.contextmanager
+def stopped_at(place: int) -> Iterator[None]:
+    """Holds the row of the user at that place, so that a fan-out can't go on with those around it."""
+    chosen = rows.one("SELECT id FROM users ORDER BY id OFFSET :place LIMIT 1", place=place - 1)
+    with db.engine().begin() as connection:
+        connection.execute(text("SELECT FROM users WHERE id = :id FOR UPDATE"), {"id": chosen})
+        yield
+
+
+WAITING = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def test_everyone_who_is_a_user_receives_it_and_the_sender_is_told(
+    app: flask.Flask, alice: Person, mallory: Person
+) -> None:
+    done = run(app, "send", *NEWS, "--body", "<b>now</b>", "--group-key", "all", "--expires-in", "60")
+
+    event_id = rows.one("SELECT id FROM events")
+    assert done.stdout == f"Published event {event_id} to 2 people.\n"
+    for person in (alice, mallory):
+        (received,) = person.poll().get_json()["notifications"]
+        assert (received["title"], received["body_html"]) == ("For all", "<b>now</b>")
+    assert rows.one("SELECT extract(epoch FROM expires_at - created_at) FROM events") == 60
+
+
+def test_everyone_as_json_with_those_who_muted_it(app: flask.Flask, alice: Person, mallory: Person) -> None:
+    run_json(app, "send", "alice", "--type", "news", "--title", "Earlier")
+    alice.browser.put("/preferences/news", json={"muted": True})
+
+    said = run_json(app, "send", *NEWS)
+
+    counts = {"recipients": 2, "created": 1, "muted": 1, "already_published": False}
+    assert said == {"event_id": rows.one("SELECT max(id) FROM events"), **counts}
+    assert list(said) == ["event_id", "recipients", "created", "muted", "already_published"]
+    assert run_json(app, "send", *NEWS) == {**said, "already_published": True}
+
+
+def test_everyone_may_be_nobody(app: flask.Flask) -> None:
+    assert run(app, "send", *NEWS).stdout.endswith(" to 0 people.\n")
+
+
+def test_the_same_arguments_to_everyone_are_one_event_for_24_hours(app: flask.Flask, alice: Person) -> None:
+    run(app, "send", *NEWS)
+    again = run(app, "send", "--title", "For all", "--type", "news", "--everyone")
+
+    assert again.stdout == f"Event {rows.one('SELECT id FROM events')} had been published to 1 person before.\n"
+    assert alice.unread_ids() == [1]
+
+    rows.change("UPDATE idempotency_keys SET created_at = now() - interval '24 hours'")
+    assert run(app, "send", *NEWS).stdout.startswith("Published event ")
+    assert alice.unread_ids() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "other", [("--body", "x"), ("--url", "/x"), ("--group-key", "x"), ("--expires-in", "60"), ("--title", "x")]
+)
+def test_other_arguments_to_everyone_are_another_event(app: flask.Flask, alice: Person, other: tuple[str, str]) -> None:
+    run(app, "send", *NEWS)
+    run(app, "send", *NEWS, *other)
+
+    assert rows.count("events") == 2
+
+
+def test_everyone_and_a_recipient_exclude_each_other(app: flask.Flask, alice: Person) -> None:
+    done = run(app, "send", "alice", *NEWS)
+
+    assert done.exit_code != 0
+    assert "--everyone takes no RECIPIENT" in done.stderr
+    assert rows.count("events") == 0
+
+
+def test_what_makes_no_event_for_everyone_takes_no_key(app: flask.Flask, alice: Person) -> None:
+    done = run(app, "send", "--everyone", "--type", "A", "--title", "\u202e")
+
+    assert done.exit_code == 1
+    assert [words.split()[0] for words in done.stderr.removeprefix("Error: ").splitlines()] == ["type", "title"]
+    assert (rows.count("events"), rows.count("idempotency_keys")) == (0, 0)
+
+
+def test_a_killed_run_to_everyone_is_completed_by_repeating_it(app: flask.Flask) -> None:
+    url = db.engine().url.render_as_string(hide_password=False)
+    add_users(url, 2500)
+    command = [sys.executable, "-m", "flask", "send", *NEWS]
+    with stopped_at(2200):
+        process = subprocess.Popen(command, cwd=postgres.ROOT, env=postgres.environment(url))
+        try:
+            wait_until(lambda: rows.count("notifications") == 2000, "two chunks are delivered")
+        finally:
+            process.kill()
+            process.wait(timeout=30)
+    wait_until(lambda: rows.one(f"SELECT count(*) {WAITING}") == 0, "nothing of the killed run waits")
+
+    said = run_json(app, "send", *NEWS)
+
+    assert (said["recipients"], said["created"], said["already_published"]) == (2500, 2500, False)
+    assert (rows.count("events"), rows.count("notifications")) == (1, 2500)
+    assert rows.column("SELECT DISTINCT inbox_version FROM users") == [1]
+
+
+def test_a_terminal_that_looks_on_sees_how_far_a_fan_out_is(app: flask.Flask) -> None:
+    url = db.engine().url.render_as_string(hide_password=False)
+    add_users(url, 2500)
+    long = f"SELECT count(*) {WAITING} AND backend_start < now() - interval '{SECONDS_BEFORE_A_BAR + 0.5} seconds'"
+    with terminal(url, "send", *NEWS) as looked_at, stopped_at(2200):
+        wait_until(lambda: rows.one(long) == 1, "it has taken longer than a bar waits for")
+
+    assert looked_at.stdout == f"Published event {rows.one('SELECT id FROM events')} to 2500 people.\n"
+    assert "Publishing" in looked_at.drawn
+    assert "100%" in looked_at.drawn
 
 
 # Files
@@ -257,7 +381,9 @@ def test_a_line_has_1_to_1000_recipients(app: flask.Flask, recipients: int, is_g
         assert refusal(app, text)[1].startswith("line 1: recipients must ")
 
 
-@pytest.mark.parametrize("arguments", [["alice"], ["--title", "x"], ["--type", "x"], ["--expires-in", "5"]])
+@pytest.mark.parametrize(
+    "arguments", [["alice"], ["--everyone"], ["--title", "x"], ["--type", "x"], ["--expires-in", "5"]]
+)
 def test_a_file_stands_alone(app: flask.Flask, arguments: list[str]) -> None:
     done = run(app, "send", "--file", "-", *arguments, stdin=line())
 

@@ -11,13 +11,12 @@ from typing import Any
 import flask
 import jwt
 import pytest
-import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from flask.testing import FlaskClient
 
 from app import db, settings
-from tests import inboxes, rows
+from tests import inboxes, postgres, rows
 from tests.cast import Person
 from tests.hosts import Host
 from tests.variants import another_app
@@ -67,16 +66,10 @@ def trusting(app: flask.Flask) -> Iterator[FlaskClient]:
 @pytest.fixture
 def asked(trusting: FlaskClient) -> Iterator[list[str]]:
     """Every statement that this service sends to the database."""
-    sent: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
-        sent.append(statement)
-
     with trusting.application.app_context():
         engine = db.engine()
-    sqlalchemy.event.listen(engine, "before_cursor_execute", note)
-    yield sent
-    sqlalchemy.event.remove(engine, "before_cursor_execute", note)
+    with postgres.statements(engine) as sent:
+        yield sent
 
 
 def poll(browser: FlaskClient, bearer: str) -> Any:

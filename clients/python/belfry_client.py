@@ -84,6 +84,8 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """The event as the service takes it, without what was left out."""
+        if self.recipients == "everyone":  # or a person would be made of that name, and nobody would hear of it
+            raise ValueError('everyone is reached by notify_everyone, and a person of that name as ["everyone"]')
         content = {name: value for name, value in vars(self).items() if value is not None}
         content["recipients"] = [self.recipients] if isinstance(self.recipients, str) else list(self.recipients)
         if isinstance(self.actor, str):
@@ -208,7 +210,7 @@ class Client:
         """Publishes up to 1,000 events, with up to 10,000 recipients in sum: all of them, or none."""
         content = {"events": [event.as_json() for event in events]}
         answer = self._publish("events/batch", content, idempotency_key)
-        return [_as(Published, one) for one in answer["events"]]
+        return [_as(Published, one) for one in _part(answer, "events")]
 
     def event(self, event_id: int) -> State:
         """How many received an event of this key's, saw it and read it."""
@@ -218,7 +220,7 @@ class Client:
 
     def retract(self, event_id: int) -> int:
         """Takes an event of this key's back from every inbox; from how many it was taken."""
-        return int(self._call("DELETE", f"events/{event_id}")["removed"])
+        return int(_part(self._call("DELETE", f"events/{event_id}"), "removed"))
 
     def save_user(self, subject: str, **changes: Any) -> User:
         """Creates a person, or changes what is given: `display_name`, `is_active`. Disabling ends all sessions."""
@@ -239,7 +241,7 @@ class Client:
     def ticket(self, user: str, return_to: str | None = None) -> str:
         """A link that signs a person in, once, within 60 seconds, and then leads to `return_to` or the inbox."""
         content = {"user": user} if return_to is None else {"user": user, "return_to": return_to}
-        return str(self._call("POST", "tickets", content)["url"])
+        return str(_part(self._call("POST", "tickets", content), "url"))
 
     def _publish(self, path: str, content: Mapping[str, Any], key: str | None) -> dict[str, Any]:
         return self._call("POST", path, content, idempotency_key=key or uuid.uuid4().hex)
@@ -258,6 +260,8 @@ class Client:
         started = self._clock()
         for attempt in range(1, self._attempts + 1):
             left = self._deadline - (self._clock() - started)
+            if attempt > 1 and left <= 0:
+                break  # the wait took longer than was asked
             try:
                 return self._attempt(method, path, body, idempotency_key, min(self._timeout, left))
             except urllib.error.HTTPError as error:
@@ -293,7 +297,7 @@ class Client:
             raw = response.read()
         answer = _json_object(raw) if raw else {}
         if answer is None:
-            raise BelfryError(f"{self.url} does not answer as Belfry does. Is the address right?")
+            raise _something_else()
         return answer
 
 
@@ -306,7 +310,17 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _as(kind: type[Answer], content: Mapping[str, Any]) -> Answer:
     """The answer as a `kind`; what a newer service says besides is passed over."""
-    return kind(**{name: content[name] for name in kind.__annotations__})
+    return kind(**{name: _part(content, name) for name in kind.__annotations__})
+
+
+def _part(answer: Any, name: str) -> Any:
+    if not isinstance(answer, dict) or name not in answer:
+        raise _something_else()
+    return answer[name]
+
+
+def _something_else() -> BelfryError:
+    return BelfryError("What is at this url does not answer as Belfry does. Is it the service's address?")
 
 
 def _quoted(subject: str) -> str:
@@ -338,7 +352,9 @@ def _refused(error: urllib.error.HTTPError) -> Refused:
     detail = problem.get("detail") or problem.get("title") or str(error.reason)
     if 300 <= error.code < 400:
         detail = f"redirects to {error.headers.get('Location')}: give that address to the client"
-    errors = [FieldError(str(one.get("field")), str(one.get("message"))) for one in problem.get("errors") or []]
+    listed = problem.get("errors")
+    named = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    errors = [FieldError(str(one.get("field")), str(one.get("message"))) for one in named]
     return Refused(error.code, str(detail), errors, problem.get("request_id"))
 
 

@@ -232,7 +232,9 @@ def _run(payload: Payload) -> Payload:
 
 def _followers(repository: Payload, watchers: dict[str, list[str]]) -> list[str]:
     """Who follows the repository; its owner does, if that is a person."""
-    return [*watchers.get(repository["full_name"], []), *_logins(repository.get("owner"))]
+    name = repository["full_name"].lower()  # GitHub knows no case in it
+    watching = [login for watched, logins in watchers.items() if watched.lower() == name for login in logins]
+    return [*watching, *_logins(repository.get("owner"))]
 
 
 def _logins(person: Payload | None) -> list[str]:

@@ -3,6 +3,8 @@
 What a session claims is checked by every statement that uses it.
 """
 
+from urllib.parse import unquote
+
 import flask
 import jwt
 from flask.typing import ResponseReturnValue
@@ -68,10 +70,17 @@ def load(claims: str) -> SignedIn | None:
 
 
 def reader() -> Reader:
-    """Who is calling: by the host's token where there is one, else by the session; 401 for nobody."""
+    """Who is calling: by the host's token where there is one, else by the session; 401 for nobody.
+
+    412 where the call is for somebody else: a page that was drawn for one person stays open while another signs in,
+    and the ids in it mean other notifications in the other's inbox.
+    """
     found = reader_or_none()
     if found is None:
         raise signed_out()
+    meant = flask.request.headers.get("Belfry-User")
+    if meant is not None and unquote(meant) != db.read(people.find_subject, found):
+        raise Problem(412, "Somebody else is signed in now.")
     return found
 
 

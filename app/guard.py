@@ -1,6 +1,6 @@
 """The wall around every route: the cross-site rule, CORS for the hosts' pages, security headers, sizes and proxies."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,18 +19,20 @@ READERS = {API, PREFERENCES}  # the blueprints that pages on other origins may c
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
-def content_security_policy(form_action: str = "") -> str:
-    """What a page of ours may load: its own files, nothing inline. `form_action`: where its form may lead as well."""
+def content_security_policy(form_action: str = "", image_origins: Sequence[str] = ()) -> str:
+    """What a page of ours may load: its own files, nothing inline. `form_action`: where its form may lead as well;
+    `image_origins`: where its pictures may come from as well.
+    """
     parts = urlsplit(form_action)
     beyond = f" {parts.scheme}://{parts.netloc}" if form_action else ""
+    pictures = " ".join(["'self'", *image_origins])
     return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self';"
-        f" form-action 'self'{beyond}; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+        f" img-src {pictures}; form-action 'self'{beyond}; base-uri 'none'; frame-ancestors 'none'"
     )
 
 
 EVERY_ANSWER = {
-    "Content-Security-Policy": content_security_policy(),
     "X-Content-Type-Options": "nosniff",
     # Under no-referrer a browser's own forms would send `Origin: null`, which the cross-site rule refuses.
     "Referrer-Policy": "same-origin",
@@ -39,7 +41,7 @@ EVERY_ANSWER = {
 UNCHANGED = {"Cache-Control": "private, no-store", "Vary": "Cookie, Authorization"}
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match, Belfry-User",
     "Access-Control-Max-Age": "7200",
 }
 EXPOSED_HEADERS = "ETag, X-Poll-Interval, Retry-After"
@@ -79,6 +81,8 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self.cors_origins = set(settings.cors_origins)
         self.allowed_origins = self.cors_origins | {settings.own_origin}
+        self.policy = content_security_policy(image_origins=settings.image_origins)
+        self.exposed_headers = EXPOSED_HEADERS + (", X-Image-Origins" if settings.image_origins else "")
 
     def refuse_cross_site(self) -> None:
         """The published Fetch-Metadata rule, for every change, as in Go's http.CrossOriginProtection.
@@ -115,6 +119,7 @@ class Guard:
         if response.status_code != 304 or is_static:
             for name, value in EVERY_ANSWER.items():
                 response.headers.setdefault(name, value)
+            response.headers.setdefault("Content-Security-Policy", self.policy)
         if is_static:
             # Host pages on any site load the bell. `no-cache` asks each time: no upgrade mixes module versions.
             response.headers["Access-Control-Allow-Origin"] = "*"
@@ -137,12 +142,23 @@ class Guard:
         if origin in self.cors_origins:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
-            response.headers["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+            response.headers["Access-Control-Expose-Headers"] = self.exposed_headers
 
 
 def headers_of_snapshot(settings: Settings) -> dict[str, str]:
     """What stands on a 200 of the readers' API to a page of ours, besides the tag and the interval."""
-    return {**EVERY_ANSWER, **headers_of_unchanged(settings), "Cross-Origin-Resource-Policy": "same-origin"}
+    return {
+        **EVERY_ANSWER,
+        **headers_of_unchanged(settings),
+        **pictures(settings),
+        "Content-Security-Policy": content_security_policy(image_origins=settings.image_origins),
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+
+
+def pictures(settings: Settings) -> dict[str, str]:
+    """What tells a bell whose pictures it may load, if anybody else's than the service's own."""
+    return {"X-Image-Origins": " ".join(settings.image_origins)} if settings.image_origins else {}
 
 
 def headers_of_unchanged(settings: Settings) -> dict[str, str]:

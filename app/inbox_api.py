@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import flask
 from pydantic import Field
 
-from app import auth, db, guard, inbox, limits, marking, polling, steering, validation
+from app import auth, db, guard, inbox, limits, marking, polling, settings, steering, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -111,7 +111,7 @@ class UndoableAnswer(ChangedAnswer):
 @described(
     query=PollQuery,
     answers={200: SnapshotAnswer, 304: None},
-    headers=("ETag", "X-Poll-Interval"),
+    headers=("ETag", "X-Poll-Interval", "X-Image-Origins"),
     conditional=True,
 )
 @steering.noted
@@ -130,6 +130,8 @@ def _answer_poll(reader: Reader) -> flask.Response:
     response = flask.Response(answer.body, 304 if answer.body is None else 200, mimetype="application/json")
     response.headers["X-Poll-Interval"] = str(steering.interval())
     response.headers["ETag"] = answer.tag
+    if answer.body is not None:
+        response.headers.update(guard.pictures(settings.current()))
     return response
 
 

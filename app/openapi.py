@@ -109,13 +109,15 @@ def _operation(
     rule: Rule, view: Callable[..., Any], description: Description, schemas: dict[str, Any]
 ) -> dict[str, Any]:
     blueprint, _, name = rule.endpoint.rpartition(".")
+    is_readers = blueprint != "publish_api"
+    headers = _header_parameters(description, is_readers)
     operation: dict[str, Any] = {
         "operationId": name if blueprint != "inbox_api" else f"inbox_{name}",
-        "tags": ["senders" if blueprint == "publish_api" else "readers"],
+        "tags": ["readers" if is_readers else "senders"],
         "summary": (view.__doc__ or name).strip().splitlines()[0],
-        "security": [{"key": []}] if blueprint == "publish_api" else [{"session": []}, {"token": []}],
-        "parameters": [*_path_parameters(rule), *_query_parameters(description), *_header_parameters(description)],
-        "responses": _responses(description, schemas),
+        "security": [{"session": []}, {"token": []}] if is_readers else [{"key": []}],
+        "parameters": [*_path_parameters(rule), *_query_parameters(description), *headers],
+        "responses": _responses(description, schemas, is_readers),
     }
     if description.body is not None:
         content = {"application/json": {"schema": _schema(description.body, schemas, "validation")}}
@@ -145,7 +147,10 @@ def _query_parameters(description: Description) -> Iterator[dict[str, Any]]:
         yield {"name": name, "in": "query", "required": name in schema.get("required", []), "schema": content}
 
 
-def _header_parameters(description: Description) -> Iterator[dict[str, Any]]:
+def _header_parameters(description: Description, is_readers: bool) -> Iterator[dict[str, Any]]:
+    if is_readers:
+        said = "Whom the call is meant for, percent-encoded: 412 where somebody else is signed in."
+        yield {"name": "Belfry-User", "in": "header", "description": said, "schema": {"type": "string"}}
     if description.conditional:
         yield {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}}
     if description.idempotent:
@@ -153,7 +158,7 @@ def _header_parameters(description: Description) -> Iterator[dict[str, Any]]:
         yield {"name": "Idempotency-Key", "in": "header", "schema": schema}
 
 
-def _responses(description: Description, schemas: dict[str, Any]) -> dict[str, Any]:
+def _responses(description: Description, schemas: dict[str, Any], is_readers: bool) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     headers = {name: {"schema": {"type": "string"}} for name in description.headers}
     for status, answer in description.answers.items():
@@ -164,7 +169,8 @@ def _responses(description: Description, schemas: dict[str, Any]) -> dict[str, A
             response["content"] = {"application/json": {"schema": _schema(answer, schemas, "serialization")}}
         responses[str(status)] = response
     problem = {"application/problem+json": {"schema": _schema(ProblemAnswer, schemas, "serialization")}}
-    for status in sorted({400, 401, 403, 422, 429, 503, *description.refusals, *_refusals_of_bodies(description)}):
+    usual = {400, 401, 403, 422, 429, 503, *([412] if is_readers else [])}
+    for status in sorted({*usual, *description.refusals, *_refusals_of_bodies(description)}):
         response = {"description": HTTPStatus(status).phrase, "content": problem}
         if status == 401:
             response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "const": "Bearer"}}}

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import flask
 from flask.typing import ResponseReturnValue
@@ -80,6 +81,16 @@ def type_name(type: str) -> str:
 @pages.app_template_filter("body")
 def body(stored: str) -> Markup:
     return Markup(sanitize.written_anew(stored))  # noqa: S704 - written from the allow-list this very moment
+
+
+@pages.app_template_filter("picture")
+def picture(image: str | None) -> str | None:
+    """A picture's address where this page may load it from there, else None: its person is shown by initials."""
+    if not image or not is_web_address(image):
+        return None
+    parts = urlsplit(image)
+    origin = f"{parts.scheme}://{parts.netloc}".lower() if parts.netloc else settings.current().own_origin
+    return image if origin in {settings.current().own_origin, *settings.current().image_origins} else None
 
 
 @pages.app_template_test("web_address")
@@ -222,7 +233,7 @@ def continue_as(ticket: str) -> ResponseReturnValue:
     response.headers["Referrer-Policy"] = "strict-origin"
     if found.return_to:
         # A browser holds the redirect after a form to the form's own rule, and this one leads back to the host.
-        response.headers["Content-Security-Policy"] = guard.content_security_policy(form_action=found.return_to)
+        response.headers["Content-Security-Policy"] = guard.content_security_policy(found.return_to)
     return response
 
 

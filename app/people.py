@@ -123,6 +123,17 @@ def find_name(connection: Connection, reader: Reader) -> str | None:
     return name
 
 
+FIND_SUBJECT = text(f"SELECT subject FROM users WHERE {MAY_READ}")
+
+
+def find_subject(connection: Connection, reader: Reader) -> str:
+    """The reader's name with the host; 401 where the session is not good any more. Index: users_pkey."""
+    subject: str | None = connection.execute(FIND_SUBJECT, reader.claims).scalar_one_or_none()
+    if subject is None:
+        raise signed_out()
+    return subject
+
+
 SAVE_USER = text("""
     INSERT INTO users (subject, display_name, password_hash) VALUES (:subject, :name, :password_hash)
     ON CONFLICT (subject) DO UPDATE SET

@@ -111,6 +111,7 @@ def _algorithm_for(jwt_key: str) -> str:
 
 
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
 
 
@@ -151,9 +152,14 @@ class Settings(BaseSettings):
         description="How many proxies in front add to `X-Forwarded-For` and `X-Forwarded-Proto`, exactly."
         " 0: these headers are ignored.",
     )
-    cors_origins: Annotated[
-        list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)
-    ] = Field([], description="Origins of the host pages that carry the bell from another host name, with commas.")
+    cors_origins: Origins = Field(
+        [], description="Origins of the host pages that carry the bell from another host name, with commas."
+    )
+    image_origins: Origins = Field(
+        [],
+        description="Origins that pictures of people may come from, besides the service's own, with commas."
+        " Unset: initials instead.",
+    )
     jwt_key: str | None = Field(
         None,
         min_length=32,

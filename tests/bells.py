@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from tests.browser import PATIENCE
 from tests.service import Service
 
 POLL = re.compile(r"/notifications/unread(\?|$)")
@@ -50,7 +51,7 @@ class Bell:
         self.address = address
         self.complaints: list[str] = []
         self.polls: list[int] = []
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         page.on("console", self._console)
@@ -135,7 +136,9 @@ def bells(chromium: Browser, service: Service, host: str) -> Iterator[OpenBell]:
     contexts: list[BrowserContext] = []
     opened: list[Bell] = []
 
-    def open_bell(subject: str | None = "ada", beside: Bell | None = None, at: str = "", **options: Any) -> Bell:
+    def open_bell(
+        subject: str | None = "ada", beside: Bell | None = None, at: str = "", script: str = "", **options: Any
+    ) -> Bell:
         if beside is None:
             context = chromium.new_context(**{"reduced_motion": "reduce", **options})
             context.add_init_script(VISIBILITY)
@@ -145,6 +148,7 @@ def bells(chromium: Browser, service: Service, host: str) -> Iterator[OpenBell]:
                 sign_in(context, service, subject)
         context = beside.page.context if beside else contexts[-1]
         bell = Bell(context.new_page(), host)
+        bell.page.add_init_script(script)
         opened.append(bell)
         return bell.go(at)
 

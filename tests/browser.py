@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+PATIENCE = 15_000  # milliseconds until something is said not to happen; a busy machine is slow
 
 ARGUMENTS = [
     "--no-sandbox",  # root, as in most containers, cannot have it; the tests open pages of our own only
@@ -45,6 +47,7 @@ def find(playwright: Playwright) -> str:
 def browser() -> Iterator[Browser]:
     """A running, headless Chromium."""
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE)
         chromium = playwright.chromium.launch(executable_path=find(playwright), args=ARGUMENTS)
         try:
             yield chromium

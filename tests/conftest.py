@@ -12,6 +12,7 @@ import flask
 import pytest
 import sqlalchemy
 from flask.testing import FlaskClient
+from playwright import sync_api as playwright
 
 from app import create_app, db, publishing
 from app.events import Event
@@ -20,7 +21,9 @@ from app.publishing import Order, Published
 from app.settings import Settings
 from app.validation import check
 from tests import postgres
+from tests.browser import browser
 from tests.cast import Browser, Person
+from tests.host_pages import same_origin
 from tests.service import Service, running_service
 
 _server: Any = None
@@ -136,6 +139,30 @@ def service(_service: Service) -> Service:
     empty(engine)
     engine.dispose()
     return _service
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[playwright.Browser]:
+    """One Chromium for all tests of a process; each opens contexts of its own in it."""
+    with browser() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def _hosted() -> Iterator[tuple[Service, str]]:
+    with same_origin(IMAGE_ORIGINS="https://pictures.example") as hosted:
+        yield hosted
+
+
+@pytest.fixture
+def hosted(_hosted: tuple[Service, str]) -> tuple[Service, str]:
+    """A product's site with a bell, and the real service under a path of it: nobody but ada, nothing sent."""
+    service, _ = _hosted
+    engine = sqlalchemy.create_engine(service.database_url)
+    empty(engine)
+    engine.dispose()
+    service.add_user("ada")
+    return _hosted
 
 
 @pytest.fixture

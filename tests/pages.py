@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from tests.cast import Person
 
-VOID = {"link", "meta", "input", "br", "path"}
+VOID = {"link", "meta", "input", "br", "path", "img"}
 
 
 @dataclass

@@ -291,7 +291,7 @@ def test_a_preflight_is_answered_for_who_is_not_signed_in(walled: flask.Flask, q
     assert found["Access-Control-Allow-Origin"] == HOST_PAGE
     assert found["Access-Control-Allow-Credentials"] == "true"
     assert {"GET", "POST", "PUT"} <= set(found["Access-Control-Allow-Methods"].split(", "))
-    assert found["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-None-Match"
+    assert found["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-None-Match, Belfry-User"
     assert found["Access-Control-Max-Age"] == "7200"
     assert "Origin" in answer.headers["Vary"]
     assert queries == []

@@ -1,24 +1,15 @@
 """examples/plain-page in the three places where a bell can live, each under a strict content security policy."""
 
-import json
 import re
-import urllib.request
-from collections.abc import Iterator
 
+import jwt
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from tests import postgres
-from tests.bells import bells
-from tests.browser import browser
+from tests.bells import POLL, bells
 from tests.host_pages import EXAMPLE, program, same_origin
-from tests.service import free_port, running_service, wait_until
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as chromium:
-        yield chromium
+from tests.service import free_port, running_service
 
 
 def test_the_example_needs_two_lines_of_html() -> None:
@@ -28,7 +19,7 @@ def test_the_example_needs_two_lines_of_html() -> None:
 
 def test_the_page_on_embedding_names_what_hosts_can_set() -> None:
     page = (postgres.ROOT / "docs/embedding.md").read_text()
-    style = (postgres.ROOT / "static/css/notification-bell.css").read_text()
+    style = "".join(file.read_text() for file in (postgres.ROOT / "static/css").glob("notification-*.css"))
     scripts = "".join(file.read_text() for file in (postgres.ROOT / "static/js").glob("notification-*.js"))
     documented = set(re.findall(r"--belfry-[a-z-]+", page))
     assert documented == set(re.findall(r"--belfry-[a-z-]+", style))
@@ -36,6 +27,7 @@ def test_the_page_on_embedding_names_what_hosts_can_set() -> None:
     rows = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
     assert attributes <= rows
     parts = set(re.findall(r"part: '([\w-]+)'", scripts)) | set(re.findall(r"= button\('(\w+)'", scripts)) | {"icon"}
+    parts |= set(re.findall(r"preferences\(bell, say, '(\w+)'\)", scripts))
     named = re.search(r"^Parts: (.+)\.$", page, re.MULTILINE)
     assert named
     assert set(re.findall(r"`([\w-]+)`", named[1])) == parts
@@ -99,33 +91,57 @@ def test_a_host_that_is_not_on_the_list_learns_nothing(chromium: Browser) -> Non
         context.close()
 
 
-def test_on_a_foreign_site_with_a_token_and_never_a_cookie(chromium: Browser) -> None:
+def test_on_a_foreign_site_with_a_token_and_never_a_cookie(chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "a shared secret of the tests, long enough"
+    monkeypatch.setenv("JWT_KEY", key)
     port = free_port()
     # `localhost` and `127.0.0.1` are two sites, of one machine.
+    host = f"http://localhost:{port}"
     with (
-        program("stand_in.py", free_port()) as service,
-        program("host.py", port, "foreign-site", service),
+        running_service(CORS_ORIGINS=host, JWT_KEY=key, POLL_INTERVAL="1") as service,
+        program("host.py", port, "foreign-site", service.url),
     ):
-        context = chromium.new_context()
-        page = context.new_page()
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{service}/heard")  # this sets the cookie that must not be sent
-        page.goto(f"http://localhost:{port}/")
-        bell = page.locator("notification-bell")
-        expect(bell.locator("[part=badge]")).to_have_text("1")
+        service.add_user("mallory")
+        service.send("ada", title="With a token")
+        service.send("mallory", title="With a cookie")
+        with bells(chromium, service, host) as open_bell:
+            # There is somebody else's session, whose cookie must not be sent; and the first token has run out.
+            bell = open_bell("mallory")
+            calls: list[Request] = []
+            bell.page.on("request", lambda request: POLL.search(request.url) and calls.append(request))
+            over = jwt.encode({"sub": "ada", "exp": 1}, key, "HS256")
+            given = iter([over])
 
-        def heard() -> list[dict[str, str | None]]:
-            with urllib.request.urlopen(f"{service}/heard", timeout=10) as answer:
-                content: list[dict[str, str | None]] = json.load(answer)
-            return content
+            def give(route: Route) -> None:
+                token = next(given, None)
+                route.fulfill(json={"token": token}) if token else route.fallback()
 
-        # Every token of the stand-in's is good twice. Refused, the bell fetches the next one, once.
-        wait_until(lambda: any(call["authorization"] == "Bearer token-3" for call in heard()), "a third token")
-        expect(bell.locator("[part=button]")).to_have_accessible_name("Notifications, 1 unread")
-        calls = [call for call in heard() if "/unread" in (call["path"] or "")]
-        tokens = [call["authorization"] for call in calls]
-        assert tokens[:7] == [f"Bearer token-{number}" for number in (1, 1, 1, 2, 2, 2, 3)]
-        assert {call["cookie"] for call in calls} == {None}
-        assert complaints == []
-        context.close()
+            bell.page.route("**/token", give)
+            bell.go().open()
+            expect(bell.titles).to_have_text(["With a token"])
+            # Refused once, it fetched another token, once.
+            assert [call.response().status for call in calls[:2]] == [401, 200]  # type: ignore[union-attr]
+            tokens = [call.all_headers()["authorization"] for call in calls]
+            assert tokens[0] == f"Bearer {over}" != tokens[1]
+            assert not any("cookie" in call.all_headers() for call in calls)
+            expect(bell.panel.get_by_role("link", name="Preferences")).to_have_count(0)  # it asks for a session
+            bell.press("Archive: With a token")
+            expect(bell.rows).to_have_count(0)
+            bell.wait_for_polls(1)
+            assert bell.polls.count(401) == 1
+            bell.element.evaluate("bell => bell.signOut()")
+            expect(bell.button).to_have_accessible_name("Notifications, signed out")
+
+
+def test_a_token_that_stays_bad_signs_the_bell_out(chromium: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_KEY", "another secret than the one of the service")
+    port = free_port()
+    host = f"http://localhost:{port}"
+    with (
+        running_service(CORS_ORIGINS=host, JWT_KEY="a shared secret of the tests, long enough") as service,
+        program("host.py", port, "foreign-site", service.url),
+        bells(chromium, service, host) as open_bell,
+    ):
+        bell = open_bell(subject=None)
+        expect(bell.button).to_have_accessible_name("Notifications, signed out")
+        assert bell.polls == [401, 401]

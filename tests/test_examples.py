@@ -13,6 +13,8 @@ import jwt
 import pytest
 from flask.testing import FlaskClient
 from flask_host import Comment, create_app, host, to_events
+from playwright.sync_api import Browser as Chromium
+from playwright.sync_api import expect
 
 from tests import postgres
 from tests.service import answers, free_port, wait_until
@@ -121,7 +123,7 @@ def terminal(checkout: Path, commands: str, **ports: str) -> Iterator[None]:
     assert "SIGKILL" not in output.read_text()
 
 
-def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout: Path) -> None:
+def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout: Path, chromium: Chromium) -> None:
     for name in ("clients", "examples"):
         shutil.copytree(postgres.ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     section = (postgres.ROOT / "README.md").read_text().split("## A bell in a host's page\n")[1].split("\n## ")[0]
@@ -130,13 +132,22 @@ def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout
     belfry, product = re.findall(r"^```sh\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
     bell, page = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{host_port}"
 
-    with terminal(checkout, belfry, PORT=port):
+    with terminal(checkout, belfry, PORT=port, POLL_INTERVAL="1"), chromium.new_context() as browser:
         wait_until(lambda: answers(f"{bell}/login"), "Belfry answers", 60)
         with terminal(checkout, product, FLASK_RUN_PORT=host_port):
             wait_until(lambda: answers(f"{page}/sign-in"), "the product answers", 60)
             grace, charles = Browser(page), Browser(page)
+            window = browser.new_page()
+            window.goto(f"{page}/sign-in")
+            window.get_by_label("Name").fill("charles")
+            window.get_by_label("Password").fill("bell")
+            window.get_by_role("button", name="Sign in").click()
+            expect(window.get_by_role("button", name="Notifications", exact=True)).to_be_visible()
             grace.submit("/sign-in", name="grace", password="bell")
             grace.submit("/comments", text="@charles, look at B1.")
+            # It rings in the open page, and its notification leads to the comment.
+            window.get_by_role("button", name="Notifications, 1 unread").click()
+            expect(window.get_by_role("link", name="Grace Hopper mentioned you in “Note G”")).to_be_visible()
             charles.submit("/sign-in", name="charles", password="bell")
 
             # What the bell does: it asks the page for a token, and Belfry for what is unread.
@@ -155,5 +166,8 @@ def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout
             back = charles.submit(bell + action)
             assert b"@charles, look at B1." in back.body
             assert charles.open(f"{bell}/notifications/unread").json()["notifications"][0] == rung
+            window.get_by_role("link", name="Grace Hopper mentioned you in “Note G”").click()
+            expect(window).to_have_url(rung["url"])
+            wait_until(lambda: not charles.open(f"{bell}/notifications/unread").json()["unread_count"], "it is read")
             charles.submit("/sign-out")
             assert charles.open(f"{bell}/notifications/unread").status == 401

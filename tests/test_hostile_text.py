@@ -1,7 +1,6 @@
 """A hundred attempts to run a script, through publishing and straight into the database: none gets anywhere."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,19 +8,11 @@ import sqlalchemy
 from playwright.sync_api import Browser, expect
 
 from tests.bells import Bell, bells, send_all
-from tests.browser import browser
-from tests.host_pages import same_origin
 from tests.service import Service
 from tests.test_sanitize import PAYLOADS
 
 # A NUL is refused at the door, and PostgreSQL cannot hold one.
 STORABLE = [payload.replace("\0", "") for payload in PAYLOADS if payload.isascii() or payload.isprintable()]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as chromium:
-        yield chromium
 
 
 def publish(service: Service) -> int:
@@ -81,19 +72,20 @@ def dangerous(bell: Bell) -> Any:
 
 
 @pytest.mark.parametrize("way", [publish, smuggle])
-def test_no_script_runs_no_policy_is_touched_and_no_request_leaves(chromium: Browser, way: Any) -> None:
+def test_no_script_runs_no_policy_is_touched_and_no_request_leaves(
+    chromium: Browser, hosted: tuple[Service, str], way: Any
+) -> None:
     assert len(STORABLE) >= 100
-    with same_origin() as (service, host):
-        service.add_user("ada")
-        count = way(service)
-        with bells(chromium, service, host) as open_bell:  # fails for any dialog, error or report of the policy
-            bell = open_bell()
-            asked: list[str] = []
-            bell.page.on("request", lambda request: asked.append(request.url))
-            bell.go()
-            show_all(bell, count)
-            assert dangerous(bell) == []
-            bell.page.goto(f"{service.url}/")
-            expect(bell.page.locator("#list > li").first).to_be_visible()
-            assert dangerous(bell) == []
-            assert [url for url in asked if not url.startswith(f"{host}/")] == []
+    service, host = hosted
+    count = way(service)
+    with bells(chromium, service, host) as open_bell:  # fails for any dialog, error or report of the policy
+        bell = open_bell()
+        asked: list[str] = []
+        bell.page.on("request", lambda request: asked.append(request.url))
+        bell.go()
+        show_all(bell, count)
+        assert dangerous(bell) == []
+        bell.page.goto(f"{service.url}/")
+        expect(bell.page.locator("#list > li").first).to_be_visible()
+        assert dangerous(bell) == []
+        assert [url for url in asked if not url.startswith(f"{host}/")] == []

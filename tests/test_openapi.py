@@ -134,11 +134,19 @@ def test_what_may_be_sent_twice_says_by_which_header(document: Any) -> None:
         name: [one["name"] for one in operation["parameters"] if one["in"] == "header"]
         for name, operation in operations(document).items()
     }
-    assert {name: headers for name, headers in named.items() if headers} == {
+    others = {name: [header for header in headers if header != "Belfry-User"] for name, headers in named.items()}
+    assert {name: headers for name, headers in others.items() if headers} == {
         "POST /api/v1/events": ["Idempotency-Key"],
         "POST /api/v1/events/batch": ["Idempotency-Key"],
         "GET /notifications/unread": ["If-None-Match"],
     }
+
+
+def test_every_call_of_a_reader_may_say_whom_it_is_meant_for(document: Any) -> None:
+    for name, operation in operations(document).items():
+        headers = [one["name"] for one in operation["parameters"]]
+        is_readers = not name.split(" ")[1].startswith("/api/v1/")
+        assert ("Belfry-User" in headers) == ("412" in operation["responses"]) == is_readers, name
 
 
 def test_it_names_the_address_and_the_cookie_that_are_set(app: flask.Flask) -> None:

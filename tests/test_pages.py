@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from tests import inboxes
@@ -413,3 +414,39 @@ def test_language_and_direction_are_said(three: Person) -> None:
     page = InboxPage(three)
     assert page.document.find("html").attributes == {"lang": "en", "dir": "ltr"}
     assert [row.find("h2").attributes["dir"] for row in page.rows] == ["auto"] * 3
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        ("https://pictures.example/grace.png", True),
+        ("https://PICTURES.example/grace.png", True),
+        ("/people/grace.png", True),
+        ("http://127.0.0.1:8000/people/grace.png", True),
+        ("https://evil.example/pixel.png", False),
+        ("http://pictures.example/grace.png", False),
+        ("https://pictures.example:8443/grace.png", False),
+        ("https://pictures.example.evil.example/grace.png", False),
+    ],
+)
+def test_a_picture_comes_from_an_allowed_origin_or_not_at_all(
+    app: Flask, publish: Publish, image: str, shown: bool
+) -> None:
+    publish("alice", title="With a face", actor={"name": "Grace Hopper", "image": image})
+    with another_app(image_origins=["https://pictures.example"]) as other:
+        alice = Person(other, "alice")
+        row = InboxPage(alice).row("With a face")
+        answer, poll = alice.get("/"), alice.poll()
+
+    assert [one.attributes["src"] for one in row.find_all("img")] == ([image] if shown else [])
+    assert [one.attributes["alt"] for one in row.find_all("img")] == ([""] if shown else [])
+    assert "GH" in row.text
+    assert "img-src 'self' https://pictures.example;" in answer.headers["Content-Security-Policy"]
+    assert poll.headers["X-Image-Origins"] == "https://pictures.example"
+
+
+def test_unless_told_otherwise_pictures_come_from_the_service_itself_only(alice: Person, publish: Publish) -> None:
+    publish("alice", title="With a face", actor={"name": "Grace Hopper", "image": "https://pictures.example/grace.png"})
+    assert list(InboxPage(alice).row("With a face").find_all("img")) == []
+    assert "img-src 'self';" in alice.get("/").headers["Content-Security-Policy"]
+    assert "X-Image-Origins" not in alice.poll().headers

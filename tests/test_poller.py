@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Route
-
-from tests.browser import browser
+from playwright.sync_api import Browser, Route
 
 STATIC = Path(__file__).parents[1] / "static" / "js"
 
@@ -112,7 +110,7 @@ Play = Callable[[str], Any]
 
 
 @pytest.fixture(scope="module")
-def play() -> Iterator[Play]:
+def play(chromium: Browser) -> Iterator[Play]:
     """Runs a scene, the body of an async function, and gives back what it returns."""
 
     def serve(route: Route) -> None:
@@ -126,13 +124,11 @@ def play() -> Iterator[Play]:
         else:
             route.abort()
 
-    with browser() as chromium:
-        page = chromium.new_page()
-        page.route("**/*", serve)
-        page.goto("http://poller.test/")
-        yield lambda scene: page.evaluate(
-            f"async () => {{ const {{ stage, list }} = await import('/stage.js'); {scene} }}"
-        )
+    page = chromium.new_page()
+    page.route("**/*", serve)
+    page.goto("http://poller.test/")
+    yield lambda scene: page.evaluate(f"async () => {{ const {{ stage, list }} = await import('/stage.js'); {scene} }}")
+    page.close()
 
 
 # The rhythm
@@ -650,8 +646,8 @@ NEWS = "{ ...list(7).body, version: 7 }"
 
 
 def heard_news(more: str = "") -> str:
-    return f"""{{ startedAt: clock.now(), snapshot: {NEWS}, etag: '"v7"', interval: 30000, failures: 0, notBefore: 0,
-        due: clock.now() + 30000, freshAt: clock.now(), {more} }}"""
+    return f"""{{ startedAt: clock.now(), state: 'stale', snapshot: {NEWS}, etag: '"v7"', interval: 30000,
+        failures: 0, notBefore: 0, due: clock.now() + 30000, freshAt: clock.now(), {more} }}"""
 
 
 def test_a_follower_does_not_poll_and_takes_the_news(play: Play) -> None:
@@ -873,3 +869,36 @@ def test_starting_twice_polls_once(play: Play) -> None:
         await clock.pass(31);
         return server.times;
     """) == [0, 30]
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_where_there_is_no_service_it_says_so_and_tries_again(play: Play, status: int) -> None:
+    assert play(f"""
+        const {{ clock, server, heard, poller, news }} = stage();
+        server.reply = (request, number) => (number === 1 ? {{ status: {status} }} : list(3));
+        poller.start();
+        await clock.pass(400);
+        return [heard.states.map(([state]) => state), news[0].state, heard.versions[0]];
+    """) == [["gone", "fresh"], "gone", 3]
+
+
+def test_a_follower_hears_that_the_service_is_gone(play: Play) -> None:
+    assert play(f"""
+        const {{ clock, heard, poller }} = stage();
+        poller.start();
+        await clock.pass(1);
+        poller.lead(false);
+        poller.hear({heard_news("state: 'gone', failures: 1, due: clock.now() + 60000")});
+        return heard.states.map(([state]) => state);
+    """) == ["fresh", "gone"]
+
+
+def test_where_pictures_may_come_from_is_told_with_the_list(play: Play) -> None:
+    assert play("""
+        const { clock, server, poller, news } = stage();
+        const headers = { ETag: '"v3"', 'X-Image-Origins': 'https://a https://b' };
+        server.reply = () => ({ ...list(3), headers });
+        poller.start();
+        await clock.pass(0);
+        return news[0].snapshot.imageOrigins;
+    """) == ["https://a", "https://b"]

@@ -13,7 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app import sanitize
-from tests.browser import browser
 
 ALLOWED = {"a", "b", "br", "code", "em", "i", "strong"}
 REMOVED = re.compile(
@@ -534,7 +533,7 @@ JUDGE = """(accepted) => accepted.filter((address) => {
 })"""
 
 
-def test_the_url_parser_of_browsers_agrees():
+def test_the_url_parser_of_browsers_agrees(chromium):
     parts = [
         "/",
         ".",
@@ -562,8 +561,9 @@ def test_the_url_parser_of_browsers_agrees():
         except ValueError:
             continue
     assert len(accepted) > 1000
-    with browser() as chromium:
-        assert chromium.new_page().evaluate(JUDGE, accepted) == []
+    page = chromium.new_page()
+    assert page.evaluate(JUDGE, accepted) == []
+    page.close()
 
 
 def test_two_threads_never_mix_up_their_texts():

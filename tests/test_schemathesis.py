@@ -87,7 +87,19 @@ def test_the_service_keeps_its_own_description(
     done = subprocess.run(
         [
             *(sys.executable, "-c", RUN, "--no-color", "run", f"{service.url}/openapi.json"),
-            *("--header", header, "--checks", CHECKS, "--seed", str(seed), "--no-shrink", "--continue-on-failure"),
+            # Whom the calls are meant for: with a name that is made up, every one of them would end there.
+            *(
+                "--header",
+                header,
+                "--header",
+                "Belfry-User: alice",
+                "--checks",
+                CHECKS,
+                "--seed",
+                str(seed),
+                "--no-shrink",
+                "--continue-on-failure",
+            ),
             *("--max-examples", "40" if DEEP else "3", "--request-timeout", "20"),
             *("--phases", "examples,coverage,fuzzing,stateful" if DEEP else "coverage,fuzzing"),
         ],

@@ -10,16 +10,10 @@ import sqlalchemy
 from playwright.sync_api import Browser, expect
 
 from tests.bells import POLL, Bell, OpenBell, bells
-from tests.browser import ARGUMENTS, NAMES, browser
+from tests.browser import ARGUMENTS, NAMES
 from tests.conftest import empty
 from tests.host_pages import same_origin
 from tests.service import Service, wait_until
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as chromium:
-        yield chromium
 
 
 class Log:

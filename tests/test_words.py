@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,16 +9,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests import postgres
 from tests.bells import bells
-from tests.browser import browser
-from tests.host_pages import same_origin
+from tests.service import Service
 
 SCRIPTS = postgres.ROOT / "static/js"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as chromium:
-        yield chromium
 
 
 @pytest.fixture(scope="module")
@@ -106,41 +98,42 @@ def test_a_text_with_braces_of_its_own_is_not_filled_in_again(page: Page) -> Non
     )
 
 
-def test_a_bell_speaks_the_language_of_its_page_or_its_own_or_the_hosts(chromium: Browser) -> None:
-    with same_origin() as (service, host):
-        service.add_user("ada")
-        service.send("ada", title="Eins", url="/notes/1", priority="high")
-        with bells(chromium, service, host) as open_bell:
-            bell = open_bell()
-            asked: list[str] = []
-            bell.page.on("request", lambda request: asked.append(request.url))
-            bell.go()
-            expect(bell.button).to_have_accessible_name("Notifications, 1 unread")
-            assert not [url for url in asked if "/words/" in url]
+def test_a_bell_speaks_the_language_of_its_page_or_its_own_or_the_hosts(
+    chromium: Browser, hosted: tuple[Service, str]
+) -> None:
+    service, host = hosted
+    service.send("ada", title="Eins", url="/notes/1", priority="high")
+    with bells(chromium, service, host) as open_bell:
+        bell = open_bell()
+        asked: list[str] = []
+        bell.page.on("request", lambda request: asked.append(request.url))
+        bell.go()
+        expect(bell.button).to_have_accessible_name("Notifications, 1 unread")
+        assert not [url for url in asked if "/words/" in url]
 
-            again = "bell => { const { parentNode } = bell; bell.remove(); parentNode.append(bell); }"
-            bell.page.evaluate("document.documentElement.lang = 'de-AT'")
-            bell.element.evaluate(again)
-            expect(bell.button).to_have_accessible_name("Mitteilungen, 1 ungelesen")
-            bell.button.click()
-            expect(bell.element.locator("time")).to_have_text(re.compile("jetzt|vor"))
-            expect(bell.element.get_by_role("button", name="Als gelesen markieren: Eins")).to_be_visible()
+        again = "bell => { const { parentNode } = bell; bell.remove(); parentNode.append(bell); }"
+        bell.page.evaluate("document.documentElement.lang = 'de-AT'")
+        bell.element.evaluate(again)
+        expect(bell.button).to_have_accessible_name("Mitteilungen, 1 ungelesen")
+        bell.button.click()
+        expect(bell.element.locator("time")).to_have_text(re.compile("jetzt|vor"))
+        expect(bell.element.get_by_role("button", name="Als gelesen markieren: Eins")).to_be_visible()
 
-            bell.element.evaluate("bell => { bell.lang = 'ar'; }")
-            bell.element.evaluate(again)
-            expect(bell.button).to_have_accessible_name("الإشعارات، إشعار واحد غير مقروء")
-            bell.button.click()
-            archive = bell.element.get_by_role("button", name="أرشفة: Eins")
-            expect(archive).to_be_visible()
-            title = bell.titles.first.bounding_box()
-            box = archive.bounding_box()
-            assert title is not None
-            assert box is not None
-            assert box["x"] < title["x"]
+        bell.element.evaluate("bell => { bell.lang = 'ar'; }")
+        bell.element.evaluate(again)
+        expect(bell.button).to_have_accessible_name("الإشعارات، إشعار واحد غير مقروء")
+        bell.button.click()
+        archive = bell.element.get_by_role("button", name="أرشفة: Eins")
+        expect(archive).to_be_visible()
+        title = bell.titles.first.bounding_box()
+        box = archive.bounding_box()
+        assert title is not None
+        assert box is not None
+        assert box["x"] < title["x"]
 
-            bell.element.evaluate("bell => { bell.lang = 'fr'; bell.words = { heading: 'Avis', seeAll: 'Tous' }; }")
-            bell.element.evaluate(again)
-            bell.button.click()
-            expect(bell.element.get_by_role("region", name="Avis")).to_be_visible()
-            expect(bell.element.get_by_role("link", name="Tous")).to_be_visible()
-            expect(bell.element.get_by_role("button", name="Mark as read: Eins")).to_be_visible()
+        bell.element.evaluate("bell => { bell.lang = 'fr'; bell.words = { heading: 'Avis', seeAll: 'Tous' }; }")
+        bell.element.evaluate(again)
+        bell.button.click()
+        expect(bell.element.get_by_role("region", name="Avis")).to_be_visible()
+        expect(bell.element.get_by_role("link", name="Tous")).to_be_visible()
+        expect(bell.element.get_by_role("button", name="Mark as read: Eins")).to_be_visible()

@@ -2,7 +2,8 @@
 
     python host.py same-origin  http://127.0.0.1:8000    the service is reached under /belfry of this very site
     python host.py other-port   http://127.0.0.1:8000    the service has a host name of its own on the same site
-    python host.py foreign-site http://127.0.0.1:8000    the service is elsewhere, and the bell shows a token
+    python host.py foreign-site http://127.0.0.1:8000    the service is elsewhere, and the bell shows a token;
+                                                         JWT_KEY is the secret that the service knows too
 
 What the service has to be told in each case is in docs/embedding.md. For trying out and for the tests: a product of
 yours has a web server already, and needs of this nothing but two lines of HTML.
@@ -10,15 +11,18 @@ yours has a web server already, and needs of this nothing but two lines of HTML.
 
 import argparse
 import http.client
-import itertools
 import json
+import os
+import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import jwt
+
 PAGE = (Path(__file__).parent / "index.html").read_text()
 PREFIX = "/belfry"
-PASSED_ON = ("Accept", "Content-Type", "Cookie", "If-None-Match", "Origin", "Referer", "Sec-Fetch-Site")
+PASSED_ON = ("Accept", "Belfry-User", "Content-Type", "Cookie", "If-None-Match", "Origin", "Referer", "Sec-Fetch-Site")
 
 
 class Host(ThreadingHTTPServer):
@@ -30,7 +34,6 @@ class Host(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.place = place
         self.service = service.rstrip("/")
-        self.tokens = itertools.count(1)
 
     def handle_error(self, *_: object) -> None:
         """A browser that hangs up before it has its answer is no error."""
@@ -62,13 +65,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.place == "same-origin" and self.path.startswith(PREFIX):
             self.pass_on()
         elif self.path == "/token" and self.server.place == "foreign-site":
-            # A product signs a JWT for whoever is signed in with it.
-            token = f"token-{next(self.server.tokens)}"
+            # A product says here who is signed in with it, for five minutes; on this page that is always ada.
+            claims = {"sub": "ada", "exp": int(time.time()) + 300}
+            token = jwt.encode(claims, os.environ["JWT_KEY"], "HS256")
             self.answer(json.dumps({"token": token}).encode(), "application/json")
         else:
             self.answer(self.server.page.encode(), "text/html; charset=utf-8")
 
     def do_POST(self) -> None:
+        self.pass_on()
+
+    def do_PUT(self) -> None:
         self.pass_on()
 
     def answer(self, body: bytes, content_type: str) -> None:

@@ -1,6 +1,6 @@
 // Elements are made without markup: no text can become any, and hosts may forbid `innerHTML`.
 
-/** `make('p', { class: 'empty', onclick: … }, 'text', another)`: attributes, listeners, children; null is left out. */
+/** Attributes, listeners, children; null is left out. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

@@ -5,7 +5,7 @@
 
 import { fetchWithToken } from './token.js';
 
-/** Why a call failed. `status` is 0 where no answer came: no network, or none in time. */
+/** Why a call failed. `status` is 0 where no answer came, and 412 where somebody else has signed in. */
 export class InboxError extends Error {
   /** @param {number} status @param {{ title?: string, detail?: string, request_id?: string }} [problem] */
   constructor(status, problem = {}) {
@@ -25,13 +25,15 @@ export class InboxClient {
   /**
    * @param {object} [options]
    * @param {string | URL} [options.service] where the service lives; unless given, where this file came from
+   * @param {string} [options.user] whose inbox this is about: nobody else's is ever changed, whoever signs in meanwhile
    * @param {() => string | Promise<string>} [options.token] gives a token, a new one each time it is asked
    * @param {string | URL} [options.tokenUrl] answers `{"token": "…"}` to whoever is signed in at the host
    * @param {typeof globalThis.fetch} [options.fetch]
    */
-  constructor({ service, token, tokenUrl, fetch = (input, init) => globalThis.fetch(input, init) } = {}) {
+  constructor({ service, user, token, tokenUrl, fetch = (input, init) => globalThis.fetch(input, init) } = {}) {
     this.service = new URL(service ?? new URL('../../', import.meta.url), globalThis.location?.href);
     if (!this.service.pathname.endsWith('/')) this.service.pathname += '/';
+    this.user = user;
     /** `fetch` in the reader's name; the poller is given it too. @type {typeof globalThis.fetch} */
     this.fetch = token || tokenUrl
       ? fetchWithToken({ token, tokenUrl, fetch })
@@ -92,6 +94,11 @@ export class InboxClient {
   /** Puts back what a change to many did. @param {number} number its `undo` @returns {Promise<import('./types').Counts>} */
   undo(number) { return this.#call('notifications/undo', { undo: number }); }
 
+  // What to hear of
+
+  /** @param {string} type @param {boolean} muted @returns {Promise<{ type: string, muted: boolean }>} */
+  mute(type, muted) { return this.#call(`preferences/${encodeURIComponent(type)}`, { muted }, { method: 'PUT' }); }
+
   // Without a network
 
   /**
@@ -132,13 +139,14 @@ export class InboxClient {
 
   /**
    * @template T @param {string} path @param {object} [body] makes it a POST
-   * @param {{ keepalive?: boolean }} [how] @returns {Promise<T>}
+   * @param {{ keepalive?: boolean, method?: string }} [how] @returns {Promise<T>}
    */
-  async #call(path, body, { keepalive = false } = {}) {
+  async #call(path, body, { keepalive = false, method = body ? 'POST' : 'GET' } = {}) {
     const headers = new Headers({ Accept: 'application/json' });
+    if (this.user !== undefined) headers.set('Belfry-User', encodeURIComponent(this.user));
     if (body) headers.set('Content-Type', 'application/json');
     const response = await this.#answer(this.url(path), {
-      method: body ? 'POST' : 'GET', headers, body: body && JSON.stringify(body), cache: 'no-store', keepalive,
+      method, headers, body: body && JSON.stringify(body), cache: 'no-store', keepalive,
     });
     const content = await response.json().catch(() => ({}));
     if (!response.ok) throw new InboxError(response.status, content);

@@ -33,7 +33,7 @@ const language = document.documentElement.lang;
 const PARTS = ['count', 'filters', 'many', 'foot'];
 const DONE = 'done'; // what has been done, and its undo: that stays until something else is done
 
-/** What the server made of a row or a part, before this file touched it. @type {WeakMap<Element, string>} */
+/** What the server made of a row or a part, before this file touched it. @type {WeakMap<Element, Node>} */
 const drawn = new WeakMap();
 
 let latest = page.dataset; // of the newest page that came; its list may still wait behind "Show 3 new"
@@ -150,11 +150,11 @@ function isBusyInList() {
 
 /** @param {HTMLElement} old @param {HTMLElement} fresh */
 function replacePart(old, fresh) {
-  const html = fresh.innerHTML;
-  if (drawn.get(old) === html) return;
+  const made = fresh.cloneNode(true);
+  if (drawn.get(old)?.isEqualNode(made)) return;
   const had = old.contains(focused()) ? focused() : null;
   old.replaceChildren(...fresh.childNodes);
-  drawn.set(old, html);
+  drawn.set(old, made);
   if (!had) return;
   const same = [...old.querySelectorAll(had.localName)].find((it) => it.textContent === had.textContent);
   (/** @type {HTMLElement | undefined} */ (same) ?? heading).focus();
@@ -165,9 +165,9 @@ function drawList(wanted, isNew) {
   const known = new Map(rows().map((row) => [row.id, row]));
   const next = wanted.map((row) => {
     const old = known.get(row.id);
-    const html = face(row);
-    if (old && drawn.get(old) === html) return old; // opened text, focus and all
-    drawn.set(row, html);
+    const made = face(row);
+    if (old && drawn.get(old)?.isEqualNode(made)) return old; // opened text, focus and all
+    drawn.set(row, made);
     if (isNew(row)) row.classList.add('new');
     row.querySelectorAll('time').forEach(drawTime);
     if (old) takeOver(old, row);
@@ -180,7 +180,13 @@ function drawList(wanted, isNew) {
 }
 
 /** What a row shows. Which row is beside it matters to a browser without JavaScript only. */
-const face = (/** @type {Element} */ row) => row.outerHTML.replace(/&amp;near=\d+/g, '');
+function face(/** @type {Element} */ row) {
+  const made = /** @type {Element} */ (row.cloneNode(true));
+  for (const button of made.querySelectorAll('button')) {
+    button.setAttribute('formaction', (button.getAttribute('formaction') ?? '').replace(/&near=\d+/, ''));
+  }
+  return made;
+}
 
 /** Puts a row in the place of its former self, with its opened text and the focus where they were. */
 function takeOver(/** @type {HTMLElement} */ old, /** @type {HTMLElement} */ row) {
@@ -304,6 +310,8 @@ async function send(address) {
   if (response.type !== 'opaqueredirect') throw new Error(`${address} answered ${response.status}`);
 }
 
+// Where a picture does not come, the initials beneath it are seen.
+list.addEventListener('error', ({ target }) => target instanceof HTMLImageElement && target.remove(), true);
 list.addEventListener('click', follow);
 list.addEventListener('auxclick', follow);
 
@@ -438,7 +446,7 @@ function stop() {
 }
 
 rows().forEach((row) => drawn.set(row, face(row)));
-[...PARTS, DONE].forEach((id) => drawn.set($(id), $(id).innerHTML));
+[...PARTS, DONE].forEach((id) => drawn.set($(id), $(id).cloneNode(true)));
 $('help-button').hidden = false;
 // A reload is about the inbox, not about what was done last.
 history.replaceState(history.state, '', `${page.dataset.address}${location.hash}`);

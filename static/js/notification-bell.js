@@ -13,6 +13,8 @@ const BELL = 'M12 3a1.5 1.5 0 0 1 1.5 1.5v.3c2.7.7 4.4 3 4.4 6.2v3.5l1.9 2.9c.3.
 export class NotificationBell extends HTMLElement {
   #poller = null;
   #panel = null;
+  #signs = null;
+  #loading = null;
   #failedLoads = 0;
   #badge;
   #region;
@@ -36,7 +38,9 @@ export class NotificationBell extends HTMLElement {
   /** For a host whose user signs out: ends the session here too, and empties the bells of all tabs. */
   async signOut() {
     try {
-      if (!this.usesToken) await (await this.#client()).signOut();
+      if (this.usesToken) return;
+      const { InboxClient } = await import('./inbox-client.js');
+      await new InboxClient({ service: this.address(''), fetch: this.fetch }).signOut();
     } finally {
       this.#poller?.tellOthersToAsk();
       this.#poller?.stop();
@@ -48,7 +52,7 @@ export class NotificationBell extends HTMLElement {
     if (this.isOpen) return;
     this.button.ariaExpanded = 'true';
     this.#region.hidden = false;
-    if (!this.#panel) await this.load();
+    await this.load();
     if (!this.isOpen) return;
     this.#panel?.open();
     this.emit('open');
@@ -61,9 +65,17 @@ export class NotificationBell extends HTMLElement {
     this.#region.hidden = true;
   }
 
-  // For the panel
+  // For the panel and the signs
 
   get usesToken() { return Boolean(this.token) || this.hasAttribute('token-url'); }
+
+  get signs() { return this.#signs; }
+
+  /** Whether this page is the one of its browser that polls. */
+  get leads() { return this.#poller?.leads; }
+
+  /** What the badge counts. */
+  get shown() { return this.getAttribute('badge') === 'unread' ? this.unread : this.unseen; }
 
   act(action) { return this.#poller ? this.#poller.act(action) : action(); }
 
@@ -85,20 +97,23 @@ export class NotificationBell extends HTMLElement {
       onSnapshot: (snapshot) => this.#showSnapshot(snapshot),
       onState: (state, freshAt) => this.#showState(state, freshAt),
     });
-    const [words, fetch] = await Promise.all([this.#findWords(), this.#findFetch()]);
+    const [words, fetch, Signs] = await Promise.all([this.#findWords(), this.#findFetch(), this.#findSigns()]);
     if (poller !== this.#poller) return; // it has left the page again
     this.fetch = fetch;
     this.dictionary = words;
     this.say = speaker(words, words.language);
     this.#build();
+    this.#signs = Signs && new Signs(this);
     poller.start();
   }
 
   disconnectedCallback() {
     this.close();
+    this.root.replaceChildren(); // an old button must not open a panel for the next life
     this.#poller.stop();
     this.#panel?.stop();
-    this.#poller = this.#panel = this.snapshot = this.state = null;
+    this.#signs?.stop();
+    this.#poller = this.#panel = this.#loading = this.#signs = this.snapshot = this.state = null;
     this.unread = this.unseen = 0;
   }
 
@@ -120,8 +135,12 @@ export class NotificationBell extends HTMLElement {
     return fetchWithToken({ token: this.token, tokenUrl: this.getAttribute('token-url') });
   }
 
+  async #findSigns() {
+    const asked = ['title-count', 'unread-icon', 'app-badge', 'desktop-alerts'].some((name) => this.hasAttribute(name));
+    return asked ? (await import('./notification-signs.js').catch(() => null))?.NotificationSigns : null;
+  }
+
   #build() {
-    const style = make('link', { rel: 'stylesheet', href: new URL('../css/notification-bell.css', import.meta.url) });
     this.#badge = make('span', { part: 'badge', 'aria-hidden': 'true' });
     this.button = make('button', {
       part: 'button', type: 'button', 'aria-expanded': 'false', 'aria-controls': 'panel',
@@ -135,18 +154,25 @@ export class NotificationBell extends HTMLElement {
     this.#status = make('p', { class: 'spoken', role: 'status' });
     const { language, direction } = this.dictionary;
     const frame = make('div', { lang: language, dir: direction, hidden: true }, this.button, this.#region, this.#status);
-    // Nothing is shown unstyled, unless the style sheet does not come at all.
-    style.onload = style.onerror = () => { frame.hidden = false; };
-    this.root.replaceChildren(style, frame);
+    this.root.replaceChildren(frame);
+    this.#style('notification-bell').then(() => { frame.hidden = false; });
     this.#drawButton();
   }
 
+  /** Nothing is shown unstyled, unless the style sheet does not come at all. */
+  #style(name) {
+    return new Promise((done) => {
+      const href = new URL(`../css/${name}.css`, import.meta.url);
+      this.root.prepend(make('link', { rel: 'stylesheet', href, onload: done, onerror: done }));
+    });
+  }
+
   #drawButton() {
-    const shown = this.getAttribute('badge') === 'unread' ? this.unread : this.unseen;
+    const { shown, state, unread } = this;
     this.#badge.textContent = this.say('badge', { count: shown });
     this.#badge.hidden = !shown;
-    const name = this.state === 'signed out' ? 'bellSignedOut' : this.unread ? 'bellUnread' : 'heading';
-    this.button.ariaLabel = this.say(name, { count: this.unread });
+    this.button.hidden = state === 'gone';
+    this.button.ariaLabel = this.say(state === 'signed out' ? 'bellSignedOut' : unread ? 'bellUnread' : 'heading', { count: unread });
   }
 
   #showSnapshot(snapshot) {
@@ -172,27 +198,22 @@ export class NotificationBell extends HTMLElement {
       this.count(0, 0);
     }
     this.#drawButton();
+    if (state === 'gone') this.close();
     this.#panel?.showState();
     if (state !== 'fresh') this.emit('error', { state });
   }
 
-  // What is loaded when it is first needed
+  load() { return this.#loading ??= this.#loadPanel(); }
 
-  async #client() {
-    const { InboxClient } = await import('./inbox-client.js');
-    return new InboxClient({ service: this.address(''), fetch: this.fetch });
-  }
-
-  async load() {
+  async #loadPanel() {
     const poller = this.#poller;
-    if (this.#panel) return;
     try {
       // A browser remembers that a module failed to load; under another address it tries again.
       const again = this.#failedLoads ? `?again=${this.#failedLoads}` : '';
-      const { NotificationPanel } = await import(`./notification-panel.js${again}`);
-      const client = await this.#client();
-      if (poller && poller === this.#poller) this.#panel ??= new NotificationPanel(this, this.#region, client);
+      const [{ NotificationPanel }] = await Promise.all([import(`./notification-panel.js${again}`), this.#style('notification-panel')]);
+      if (poller && poller === this.#poller) this.#panel = new NotificationPanel(this, this.#region);
     } catch {
+      this.#loading = null;
       this.#failedLoads += 1;
       this.#region.replaceChildren(this.#region.firstChild, make('p', {}, this.say('notLoaded')));
     }

@@ -1,10 +1,15 @@
 /**
- * What the bell opens: the unread list and all that can be done with it. Nothing moves under the reader's pointer or
- * focus: while they are in the list, what is new waits behind a button, and what is gone stays, shown as read.
+ * What the bell opens: the list of what is unread, or of all, and what can be done with it. Nothing moves under the
+ * reader's pointer or focus: while they are in the list, what is new waits behind a button, and what is gone stays,
+ * shown as read. Each change is made by the client of the person whose list it was, and of nobody else.
  */
 
 import { make } from './elements.js';
+import { InboxClient } from './inbox-client.js';
+import { closeWhenLeft, float, land } from './notification-float.js';
+import { listenToKeys, shortcuts } from './notification-keys.js';
 import { NotificationRow } from './notification-row.js';
+import { emptyState, preferences, trouble } from './notification-states.js';
 import { speaker } from './words.js';
 import { english } from './words/panel.js';
 
@@ -13,45 +18,49 @@ const MANY = 10_000; // the service marks as many in one call; then the call is 
 export class NotificationPanel {
   #bell;
   #region;
-  #client;
+  #clientOfReader = null;
   #rows = new Map(); // id -> NotificationRow, newest first as in the list
   #version = 0; // of the newest snapshot of which everything is shown
-  #next = null; // path of the page after the oldest row shown; null: as far as the snapshot says
+  #showsAll = false; // what is read as well
+  #next = undefined; // path of the page after the oldest row shown; null: there is none; undefined: as the snapshot says
   #isOpen = false;
   #ears = new AbortController(); // for listeners that live as long as the panel
   #minute = 0;
   #last = Promise.resolve(); // the change that comes before the next one
 
-  /**
-   * @param {import('./notification-bell.js').NotificationBell} bell @param {any} region
-   * @param {import('./inbox-client.js').InboxClient} client
-   */
-  constructor(bell, region, client) {
+  /** @param {import('./notification-bell.js').NotificationBell} bell @param {any} region */
+  constructor(bell, region) {
     this.#bell = bell;
     this.#region = region;
-    this.#client = client;
     const { language } = bell.dictionary;
     this.language = language;
     const say = this.say = speaker({ ...english, ...bell.dictionary }, language);
     const button = (name, onclick, attributes = {}) => make('button', { type: 'button', part: name, class: 'quiet', onclick, ...attributes }, say(name));
     this.heading = region.querySelector('h2');
     this.markAll = button('markAll', () => this.#markAll());
+    this.filters = ['filterUnread', 'filterAll'].map((name, place) => make('button', {
+      type: 'button', 'aria-pressed': String(!place), onclick: () => this.#filter(Boolean(place)),
+    }, say(name)));
+    this.filter = make('div', { class: 'filter', part: 'filter', role: 'group', 'aria-label': say('filter') }, ...this.filters);
     this.trouble = make('div', { 'aria-live': 'polite' });
     this.showNew = make('button', { type: 'button', part: 'show-new', class: 'show-new', hidden: true, onclick: () => this.#showNew() });
     this.list = make('ul', { part: 'list', role: 'list', 'aria-labelledby': 'heading' });
     this.older = button('showOlder', () => this.#showOlder(), { hidden: true });
     this.state = make('div', { class: 'state' });
     this.notice = make('div', { class: 'notice', 'aria-live': 'polite' });
-    this.keys = make('dl', { id: 'keys', hidden: true }, ...[['keyMove', 'j k ↓ ↑'], ['keyRead', 'r'], ['keyArchive', 'e'], ['keyHelp', '?'], ['keyClose', 'Esc']]
-      .flatMap(([name, keys]) => [make('dt', {}, ...keys.split(' ').map((key) => make('kbd', {}, key))), make('dd', {}, say(name))]));
-    this.help = button('keys', () => this.#help(), { 'aria-expanded': 'false', 'aria-controls': 'keys' });
+    this.keys = shortcuts(say);
+    this.help = make('button', {
+      type: 'button', part: 'keys', class: 'round shortcuts', title: say('keys'), 'aria-label': say('keys'),
+      'aria-expanded': 'false', 'aria-controls': 'keys', onclick: () => this.#help(),
+    }, '?');
+    this.alerts = make('div', { class: 'alerts' });
     const inbox = bell.getAttribute('inbox-url') ?? bell.address('');
-    this.footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), this.help, this.keys);
+    const footer = make('footer', {}, make('a', { href: inbox, part: 'see-all' }, say('seeAll')), preferences(bell, say, 'preferences'), this.help, this.keys);
     this.body = make('div', { class: 'scroll' }, this.trouble, this.list, this.older, this.state);
-    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll), this.showNew, this.body, this.notice, this.footer);
+    region.replaceChildren(make('header', { part: 'header' }, this.heading, this.markAll, this.filter), this.showNew, this.body, this.notice, this.alerts, footer);
 
     const { signal } = this.#ears;
-    bell.root.addEventListener('keydown', (event) => this.#key(event), { signal });
+    listenToKeys(bell.root, signal, (key) => new Map(Object.entries(this.#keys())).get(key));
     addEventListener('online', () => this.#sendUnsent(), { signal });
     this.showState();
     this.draw();
@@ -62,25 +71,13 @@ export class NotificationPanel {
   open() {
     if (this.#isOpen) return;
     this.#isOpen = true;
-    this.#fillAnew();
+    this.alerts.replaceChildren(...(this.#bell.signs?.offerAlerts(this.say) ?? []));
+    this.#filter(false);
     const outside = new AbortController();
     this.closing = outside;
     const { signal } = outside;
-    if (this.#region.showPopover) {
-      this.#region.setAttribute('popover', 'manual'); // in the top layer nothing of the host's can cover or clip it
-      this.#region.showPopover();
-      this.#place();
-      addEventListener('resize', () => this.#place(), { signal });
-      addEventListener('scroll', () => this.#place(), { signal, capture: true, passive: true });
-    }
-    document.addEventListener('click', (event) => {
-      if (event.composedPath().includes(this.#bell)) return;
-      this.#bell.close();
-      if (document.activeElement === document.body) this.#bell.button.focus();
-    }, { signal });
-    this.#bell.addEventListener('focusout', ({ relatedTarget }) => {
-      if (relatedTarget && relatedTarget !== this.#bell && !this.#bell.root.contains(relatedTarget)) this.#bell.close();
-    }, { signal });
+    float(this.#region, signal);
+    closeWhenLeft(this.#bell, signal);
     this.#minute = setInterval(() => this.#rows.forEach((row) => row.tick()), 60_000);
   }
 
@@ -90,8 +87,7 @@ export class NotificationPanel {
     this.closing.abort();
     clearInterval(this.#minute);
     const hadFocus = this.#region.contains(this.#focused);
-    if (this.#region.hidePopover) this.#region.hidePopover();
-    this.#region.removeAttribute('popover');
+    land(this.#region);
     if (hadFocus) this.#bell.button.focus();
     this.notice.replaceChildren();
   }
@@ -99,18 +95,6 @@ export class NotificationPanel {
   stop() {
     this.close();
     this.#ears.abort();
-  }
-
-  /** Beside the button, inside the window, on the side where there is room. */
-  #place() {
-    const { style } = this.#region;
-    const button = this.#region.previousElementSibling.getBoundingClientRect();
-    const room = document.documentElement.clientWidth;
-    const width = this.#region.offsetWidth;
-    const toLeft = getComputedStyle(this.#region).direction === 'rtl' ? button.left : button.right - width;
-    style.left = `${Math.max(Math.min(toLeft, room - width - 8), 8)}px`;
-    style.top = `${Math.max(button.bottom + 8, 8)}px`;
-    style.maxHeight = `${Math.max(innerHeight - Math.max(button.bottom, 0) - 24, 240)}px`;
   }
 
   // Drawing
@@ -126,14 +110,22 @@ export class NotificationPanel {
   empty() {
     this.#rows.clear();
     this.list.replaceChildren();
-    this.#next = null;
+    this.#next = undefined;
     this.#version = 0;
+    this.#showsAll = false;
+    this.filters.forEach((button, place) => button.setAttribute('aria-pressed', String(!place)));
     this.notice.replaceChildren();
   }
 
-  #fillAnew() {
+  /** Shows what is unread, or what is read as well. */
+  async #filter(showsAll) {
     this.empty();
+    if (showsAll) {
+      this.#showsAll = true;
+      this.filters.forEach((button, place) => button.setAttribute('aria-pressed', String(Boolean(place))));
+    }
     this.draw();
+    if (showsAll) await this.#showPage({ state: 'all' });
   }
 
   /** Shows the bell's snapshot, as far as that moves nothing under the reader's hands. */
@@ -142,21 +134,22 @@ export class NotificationPanel {
     if (snapshot) {
       const holdBack = !asked && this.#isInUse;
       const { notifications, version } = snapshot;
+      const { unsent } = this.#client;
       const listed = new Set(notifications.map(({ id }) => id));
       const oldest = snapshot.more ? notifications.at(-1)?.id ?? 0 : 0;
       for (const row of [...this.#rows.values()]) {
-        if (listed.has(row.id)) { if (!this.#client.unsent.has(row.id)) row.show(false); }
+        if (listed.has(row.id)) { if (!unsent.has(row.id)) row.show(false); }
         else if (row.id < oldest || row.touched) continue;
-        else if (holdBack) row.show(true);
+        else if (holdBack || this.#showsAll) row.show(true);
         else this.#remove(row);
       }
-      const missing = notifications.filter(({ id }) => !this.#rows.has(id) && !this.#client.unsent.has(id));
+      const missing = notifications.filter(({ id }) => !this.#rows.has(id) && !unsent.has(id));
       const waiting = holdBack ? missing.filter(({ id }) => id > this.#version) : [];
       missing.filter((one) => !waiting.includes(one)).forEach((one) => this.#insert(one));
       this.showNew.hidden = !waiting.length;
       this.showNew.textContent = waiting.length ? this.say('showNew', { count: waiting.length }) : '';
       if (!waiting.length) this.#version = version;
-      this.older.hidden = !(this.#next ?? (snapshot.more && notifications.length <= this.#rows.size));
+      this.older.hidden = !(this.#next === undefined ? snapshot.more && notifications.length <= this.#rows.size : this.#next);
       if (this.#isOpen && !waiting.length && this.#bell.unseen && !document.hidden) this.#markSeen();
     }
     this.#drawState();
@@ -165,16 +158,19 @@ export class NotificationPanel {
   /** @param {import('./types').Notification} notification */
   #insert(notification) {
     const { say, language } = this;
-    const allowed = [new URL(this.#bell.address('')).origin, ...(this.#bell.getAttribute('image-origins') ?? '').split(/[\s,]+/)];
+    const allowed = [new URL(this.#bell.address('')).origin, ...this.#bell.snapshot.imageOrigins];
     const row = new NotificationRow(notification, { say, language, isAllowedPicture: ({ origin }) => allowed.includes(origin) }, {
       follow: (row, leads) => this.#follow(row, Boolean(leads)),
       toggle: (row) => this.#toggle(row),
       archive: (row) => this.#archive(row),
     });
-    this.#rows.set(row.id, row);
-    const after = [...this.#rows.values()].filter(({ id }) => id < row.id).sort((a, b) => b.id - a.id)[0];
-    this.list.insertBefore(row.element, after?.element ?? null);
+    this.#place(row);
     return row;
+  }
+
+  #place(row) {
+    this.list.insertBefore(row.element, this.#inOrder().find(({ id }) => id < row.id)?.element ?? null);
+    this.#rows.set(row.id, row);
   }
 
   /** The focus goes on to the next row, else to the one before, else to the heading. */
@@ -192,43 +188,36 @@ export class NotificationPanel {
 
   /** One of the four: loading, empty, trouble, signed out; or none, when there is a list. */
   #drawState() {
-    const { state, snapshot } = this.#bell;
-    const { say } = this;
-    const out = state === 'signed out';
-    const say2 = (heading, text, ...more) => [make('h3', {}, say(heading)), text && make('p', {}, say(text)), ...more].filter(Boolean);
-    this.markAll.hidden = out || !this.#bell.unread;
+    const isOut = this.#bell.state === 'signed out';
+    this.markAll.hidden = isOut || !this.#bell.unread;
+    this.filter.hidden = isOut;
     this.list.hidden = !this.#rows.size;
     this.state.hidden = this.#rows.size > 0;
-    if (this.state.hidden) return;
-    const [name, parts] = out ? ['signed-out', () => say2('signedOutHeading', 'signedOutText', this.#signIn())]
-      : snapshot ? ['empty', () => say2('emptyHeading', 'emptyText')]
-        : state ? ['error', () => say2('unreachable', '')]
-          : ['loading', () => [make('span', { class: 'spoken' }, say('loading')), ...Array.from({ length: 3 }, () => make('span', { class: 'skeleton' }))]];
-    if (this.state.dataset.state === name) return;
+    const [name, parts] = emptyState(this.#bell, this.say);
+    if (this.state.hidden || this.state.dataset.state === name) return;
     this.state.dataset.state = name;
     this.state.replaceChildren(...parts());
   }
 
-  #signIn() {
-    const address = this.#bell.getAttribute('sign-in-url') ?? (this.#bell.usesToken ? null : this.#bell.address('login'));
-    return address && make('a', { class: 'primary', href: address, part: 'sign-in' }, this.say('signIn'));
-  }
-
   showState() {
-    const { state, freshAt } = this.#bell;
-    const { say, language } = this;
+    const { state } = this.#bell;
     if (state === 'signed out') this.empty();
-    const time = new Intl.DateTimeFormat(language, { timeStyle: 'short' });
     const hadFocus = this.trouble.contains(this.#focused);
-    this.trouble.replaceChildren(...(state !== 'stale' ? [] : [make('div', { class: 'trouble', part: 'trouble' },
-      make('p', {}, freshAt === null ? say('unreachable') : say('stale', { time: time.format(freshAt) })),
-      make('button', { type: 'button', class: 'quiet', onclick: () => this.#bell.refresh() }, say('tryNow')))]));
+    this.trouble.replaceChildren(...(state === 'stale' ? [trouble(this.#bell, this.say, this.language)] : []));
     if (hadFocus) (this.trouble.querySelector('button') ?? this.heading).focus();
     if (state === 'fresh') this.#sendUnsent();
     this.#drawState();
   }
 
   // Acting
+
+  get #client() {
+    const { snapshot, fetch } = this.#bell;
+    if (!this.#clientOfReader || (snapshot && snapshot.user !== this.#clientOfReader.user)) {
+      this.#clientOfReader = new InboxClient({ service: this.#bell.address(''), fetch, user: snapshot?.user });
+    }
+    return this.#clientOfReader;
+  }
 
   /** One change after the other, as the reader made them: an undo must find things as its change left them. */
   #inTurn(change) {
@@ -241,11 +230,12 @@ export class NotificationPanel {
   async #do(change, back = () => {}, how = {}) {
     try {
       const answer = await (how.keepalive ? this.#bell.act(change) : this.#inTurn(change));
-      if (answer) this.#bell.count(answer.unread_count, answer.unseen_count);
-      else this.#say('offline');
+      if (!answer) this.#say('offline');
+      else if ('unread_count' in answer) this.#bell.count(answer.unread_count, answer.unseen_count);
       return answer;
     } catch (error) {
-      if (error.status === 404) return null; // moved on with its group, or expired: the poll that follows shows it
+      // Moved on with its group, or expired; or somebody else has signed in: the poll that follows shows it.
+      if (error.status === 404 || error.status === 412) return null;
       back();
       this.#say('failed');
       this.#bell.emit('error', { error });
@@ -257,22 +247,22 @@ export class NotificationPanel {
     this.notice.replaceChildren(make('div', {}, make('p', {}, this.say(key, values)), ...more));
   }
 
-  #offerUndo(key, values, undos, restore) {
-    if (!undos.length) return;
+  /** `restore` shows at once what the steps back will do. */
+  #offerUndo(key, values, restore, steps, ...more) {
     this.#say(key, values, make('button', {
       type: 'button', class: 'quiet', part: 'undo', onclick: async () => {
         this.notice.replaceChildren();
         this.heading.focus();
         restore();
-        for (const number of undos.reverse()) await this.#do(() => this.#client.undo(number));
+        for (const step of steps) await this.#do(step);
       },
-    }, this.say('undo')));
+    }, this.say('undo')), ...more);
   }
 
   #markSeen() {
     this.#bell.count(this.#bell.unread, 0);
-    const through = this.#version;
-    this.#inTurn(() => this.#client.markSeen({ through })).catch(() => {}); // the poll that follows tells
+    const [client, through] = [this.#client, this.#version];
+    this.#inTurn(() => client.markSeen({ through })).catch(() => {}); // the poll that follows tells
   }
 
   #follow(row, leaves) {
@@ -284,33 +274,53 @@ export class NotificationPanel {
     row.show(true);
     this.#bell.count(Math.max(this.#bell.unread - 1, 0), this.#bell.unseen);
     this.#bell.emit('read', { ids: [row.id] });
-    await this.#do(() => this.#client.markReadSoon(row.id, { keepalive }), () => row.show(false), { keepalive });
+    const client = this.#client;
+    await this.#do(() => client.markReadSoon(row.id, { keepalive }), () => row.show(false), { keepalive });
   }
 
   async #toggle(row) {
     if (!row.read) return this.#read(row);
     row.show(false);
     row.touched = false;
-    return this.#do(() => this.#client.markUnread(row.id), () => row.show(true));
+    const client = this.#client;
+    return this.#do(() => client.markUnread(row.id), () => row.show(true));
   }
 
   async #archive(row) {
-    const answer = await this.#do(() => this.#client.archiveMany({ ids: [row.id] }));
+    const client = this.#client;
+    const answer = await this.#do(() => client.archiveMany({ ids: [row.id] }));
     if (!answer) return;
     this.#remove(row);
-    this.#offerUndo('archived', {}, answer.undo ? [answer.undo] : [], () => {});
+    if (!answer.undo) return;
+    // Whoever puts a thing away may want no more of its kind.
+    const kind = row.type.replace(/[_.-]/g, ' ');
+    const mute = make('button', { type: 'button', class: 'quiet', part: 'mute', onclick: () => this.#mute(client, row.type, kind) }, this.say('mute', { kind }));
+    this.#offerUndo('archived', {}, () => row.read && this.#bringBack(row), [() => client.undo(answer.undo)], mute);
+  }
+
+  /** A row that no poll brings, for it is read. */
+  #bringBack(row) {
+    if (!this.#rows.has(row.id)) this.#place(row);
+    this.#drawState();
+  }
+
+  async #mute(client, type, kind) {
+    this.heading.focus();
+    const done = await this.#do(() => client.mute(type, true));
+    if (done) this.#offerUndo('muted', { kind }, () => {}, [() => client.mute(type, false)]);
   }
 
   async #markAll() {
-    const rows = this.#inOrder().filter((row) => !row.read && row.id <= this.#version);
+    const [client, through] = [this.#client, this.#version];
+    const rows = this.#inOrder().filter((row) => !row.read && row.id <= through);
     const unread = () => rows.forEach((row) => { row.touched = false; row.show(false); });
     const hadFocus = this.#focused === this.markAll;
     rows.forEach((row) => { row.touched = true; row.show(true); });
-    const undos = [];
+    const steps = [];
     let count = 0;
     for (;;) {
-      const answer = await this.#do(() => this.#client.markManyRead({ through: this.#version }), unread);
-      if (answer?.undo) undos.push(answer.undo);
+      const answer = await this.#do(() => client.markManyRead({ through }), unread);
+      if (answer?.undo) steps.unshift(() => client.undo(answer.undo));
       count += answer?.changed ?? 0;
       if ((answer?.changed ?? 0) < MANY) break;
     }
@@ -318,11 +328,12 @@ export class NotificationPanel {
     this.#drawState();
     if (hadFocus && this.markAll.hidden) this.heading.focus();
     this.#bell.emit('read', { ids: rows.map(({ id }) => id) });
-    this.#offerUndo('allRead', { count }, undos, unread);
+    this.#offerUndo('allRead', { count }, unread, steps);
   }
 
   async #sendUnsent() {
-    if (this.#client.unsent.size) await this.#do(() => this.#client.sendUnsent());
+    const client = this.#client;
+    if (client.unsent.size) await this.#do(() => client.sendUnsent());
   }
 
   #showNew() {
@@ -332,30 +343,41 @@ export class NotificationPanel {
   }
 
   async #showOlder() {
-    const last = this.#inOrder().at(-1);
+    const first = await this.#showPage({ state: this.#showsAll ? 'all' : 'unread', before: this.#inOrder().at(-1)?.id });
+    first?.main.focus();
+  }
+
+  /** The page that goes on from here, else this one. @returns the first row that came with it */
+  async #showPage(otherwise) {
+    const [client, showsAll] = [this.#client, this.#showsAll];
     this.older.disabled = true;
     try {
-      const page = await (this.#next ? this.#client.nextPage(this.#next) : this.#client.list({ state: 'unread', before: last?.id }));
+      const page = await (this.#next ? client.nextPage(this.#next) : client.list(otherwise));
+      if (client !== this.#client || showsAll !== this.#showsAll) return undefined; // this was another list
       const [first] = page.notifications.filter(({ id }) => !this.#rows.has(id)).map((one) => this.#insert(one));
       this.#next = page.next;
       this.older.hidden = !page.next;
-      first?.main.focus();
+      this.#drawState();
+      return first;
     } catch (error) {
-      this.#say('failed');
+      if (error.status !== 412) this.#say('failed');
       this.#bell.emit('error', { error });
+      return undefined;
+    } finally {
+      this.older.disabled = false;
     }
-    this.older.disabled = false;
   }
 
   // The keyboard; only while the focus is in here
 
-  #key(event) {
-    if (!this.#isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
+  /** What each key does now. */
+  #keys() {
+    if (!this.#isOpen) return {};
     const all = this.#inOrder();
     const place = all.findIndex(({ element }) => element.contains(this.#focused));
     const row = all[place];
     const go = (to) => all[Math.min(Math.max(to, 0), all.length - 1)]?.main.focus();
-    const keys = {
+    return {
       Escape: () => { this.#bell.close(); this.#bell.button.focus(); },
       '?': () => this.#help(),
       j: () => go(place + 1), ArrowDown: () => go(place + 1),
@@ -363,11 +385,6 @@ export class NotificationPanel {
       r: row && (() => this.#toggle(row)),
       e: row && (() => this.#archive(row)),
     };
-    const action = Object.hasOwn(keys, event.key) && keys[event.key];
-    if (!action) return;
-    event.preventDefault();
-    event.stopPropagation();
-    action();
   }
 
   #help() {

@@ -19,8 +19,10 @@ export class NotificationRow {
    *   archive(row: NotificationRow): void }} actions
    */
   constructor(notification, { say, language, isAllowedPicture }, actions) {
-    const { id, title, url, body_html, actor, priority, count, created_at } = notification;
+    const { id, type, title, url, body_html, actor, priority, count, created_at, read_at } = notification;
     this.id = id;
+    this.type = type;
+    this.touched = read_at !== null; // such a row stays although no poll lists it
     this.say = say;
     this.title = title;
     this.language = language;
@@ -46,7 +48,7 @@ export class NotificationRow {
       this.#face(actor, isAllowedPicture), text,
       make('div', { class: 'actions' }, this.#toggle,
         make('button', { type: 'button', class: 'round', 'aria-label': say('archive', { title }), onclick: () => actions.archive(this) }, icon(BOX))));
-    this.show(false);
+    this.show(read_at !== null);
     this.tick();
   }
 

@@ -1,10 +1,6 @@
 /**
- * One poller per browser. The pages that show one inbox form a group, named after its user: a lock of that name makes
- * one of them the leader, and a channel of that name carries what it learns to the others.
- *
- * The user's name is in the first answer, so each page asks once for itself and joins then. A page that is looked at
- * takes the lead; when the leader dies its lock goes to the next in line. Where there are no locks (on http, for one)
- * each page polls for itself.
+ * One poller per browser: the pages that show one inbox form a group, named after its user. A lock of that name makes
+ * one of them the leader, a channel of that name carries what it learns. docs/decisions.md tells who leads when.
  */
 
 import { Poller } from './poller.js';
@@ -29,7 +25,6 @@ class Group {
 
   tell(message) { this.#channel.postMessage(message); }
 
-  /** Leads from now on, whoever did so before. */
   takeLead() {
     if (this.leads || this.#taking || this.#left) return;
     this.#taking = true;
@@ -72,16 +67,15 @@ class Group {
   }
 }
 
-/** A Poller that shares its work with the other pages, and knows when its own is looked at. */
+/** A Poller that shares its work, and knows when its page is looked at. */
 export class OnePoller {
   #poller;
   #url;
   #user;
   #group = null;
   #listening = null;
-  #told = false; // we ask because another page told us to: it need not be told back
+  #told = false; // another page told us to ask: it need not be told back
 
-  /** Takes what Poller takes, and `user`: whose list the page came with. @param {import('./types').PollerOptions} options */
   constructor({ user = null, onSnapshot, onState, ...options }) {
     this.#url = new URL(options.url, location.href).href;
     this.#user = user;
@@ -102,6 +96,8 @@ export class OnePoller {
     });
   }
 
+  get leads() { return this.#group?.leads ?? true; }
+
   start() {
     if (this.#listening) return;
     this.#listening = new AbortController();
@@ -114,7 +110,6 @@ export class OnePoller {
     this.#resume();
   }
 
-  /** Leaves nothing behind: no timer, no request, no listener, no lock. */
   stop() {
     this.#listening?.abort();
     this.#listening = null;
@@ -128,7 +123,6 @@ export class OnePoller {
     else this.#poller.start();
   }
 
-  /** Runs a change of the reader's own; what the poll after it brings goes to the other pages as well. */
   act(action) {
     this.#group?.tell({ acting: true });
     return this.#poller.act(action);
@@ -158,7 +152,6 @@ export class OnePoller {
     }
   }
 
-  /** An answer has said who is signed in. */
   #meet(user) {
     if (user === this.#user && this.#group) return;
     if (user !== this.#user && !this.#told) this.tellOthersToAsk();

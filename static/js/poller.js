@@ -1,41 +1,33 @@
-/**
- * When to ask for the unread list. Knows nothing of pages: `fetch`, clock and timers are given, so that a test can let
- * an hour pass in a moment. types.d.ts has the shapes of what goes in and out.
- *
- * The next poll is due an interval after the last one STARTED, and its timer is set when that one has ENDED: a slow
- * server is never asked twice at once, a fast one in an even rhythm.
- */
+/** When to ask for the unread list; knows nothing of pages. What its parts promise is said in types.d.ts. */
 
 const SECOND = 1000;
 
-/** Every number that decides when to ask, in milliseconds. */
 export const timing = Object.freeze({
-  interval: 30 * SECOND, // until the server names another, in X-Poll-Interval
-  hiddenInterval: 300 * SECOND, // while nobody sees the page
-  freshEnough: 5 * SECOND, // whoever looks again is not asked for
-  elsewhere: 2 * SECOND, // so long another page may take to tell how its change went
-  jitter: 0.1, // a part of the interval: pages opened together drift apart
-  timeout: 10 * SECOND, // for the whole answer, body included
+  interval: 30 * SECOND,
+  hiddenInterval: 300 * SECOND,
+  freshEnough: 5 * SECOND,
+  elsewhere: 2 * SECOND,
+  jitter: 0.1,
+  timeout: 10 * SECOND,
   longestBackOff: 300 * SECOND,
-  shortestWait: SECOND, // whatever a header says
+  shortestWait: SECOND,
   longestWait: 86_400 * SECOND, // setTimeout counts in 32 bits; far beyond, it fires at once
 });
 
-/** How to ask: the one place where a transport is chosen. Push will be another function in here. */
+/** How to ask: push will be another function in here. @type {import('./types').Transport} */
 export const transport = {
-  /** @param {import('./types').Question} question @returns {Promise<import('./types').Answer>} */
   async poll({ url, etag, signal, fetch, now }) {
     const headers = new Headers({ Accept: 'application/json' });
     if (etag) headers.set('If-None-Match', etag);
     const response = await fetch(url, { headers, signal, cache: 'no-store', credentials: 'include' });
     const snapshot = response.status === 200 ? await response.json() : null;
     if (snapshot && !(Array.isArray(snapshot.notifications) && Number.isSafeInteger(snapshot.version))) {
-      throw new TypeError('The answer is not an unread list.');
+      throw new TypeError('This is no unread list.');
     }
     const seconds = Number(response.headers.get('X-Poll-Interval'));
     return {
       status: response.status,
-      snapshot,
+      snapshot: snapshot && { ...snapshot, imageOrigins: (response.headers.get('X-Image-Origins') ?? '').split(' ') },
       etag: response.headers.get('ETag'),
       interval: seconds > 0 ? seconds * SECOND : null,
       retryAfter: retryAfter(response, now),
@@ -44,8 +36,7 @@ export const transport = {
 };
 
 /**
- * Seconds, or a date, which is compared with the server's own clock where that is to be seen. Only on 429 and 503:
- * rate limiters are known to send it with good answers too.
+ * Seconds, or a date by the server's own clock. Only on 429 and 503: limiters send it with good answers too.
  */
 function retryAfter(response, now) {
   const value = response.headers.get('Retry-After');
@@ -58,7 +49,7 @@ function retryAfter(response, now) {
 
 const withinReason = (wait) => Math.min(Math.max(wait, timing.shortestWait), timing.longestWait);
 
-/** A listener's mistake must not stop the polling. */
+// A listener's mistake must not stop the polling.
 function safely(tell) {
   try {
     tell();
@@ -76,6 +67,7 @@ const defaults = {
   random: () => Math.random(),
 };
 
+/** @implements {import('./types').Polling} */
 export class Poller {
   #options;
   #etag;
@@ -84,17 +76,16 @@ export class Poller {
   #leading = true;
   #hidden = false;
   #timer = null;
-  #asking = null; // the poll under way; an answer is believed only while its poll is the one in here
-  #actions = 0; // local actions under way
-  #failures = 0; // polls in a row that brought nothing
-  #notBefore = 0; // the server asked for patience until then
-  #due = 0; // when the next poll is, if nothing happens before
-  #knownSince = -Infinity; // start of the newest poll or end of the newest action; nothing older is believed
+  #asking = null; // an answer is believed only while its poll is the one in here
+  #actions = 0;
+  #failures = 0;
+  #notBefore = 0;
+  #due = 0;
+  #knownSince = -Infinity; // nothing older is believed
   #snapshot = null;
   #state = null;
   #freshAt = null;
 
-  /** @param {import('./types').PollerOptions} options */
   constructor(options) {
     this.#options = { ...defaults, ...options };
     this.#etag = options.etag ?? null;
@@ -104,7 +95,6 @@ export class Poller {
 
   get running() { return this.#running; }
 
-  /** Polls until `stop()`, or until the server says that nobody is signed in. */
   start() {
     if (this.#running) return;
     this.#running = true;
@@ -112,13 +102,11 @@ export class Poller {
     this.wake();
   }
 
-  /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
   stop() {
     this.#running = false;
     this.#drop();
   }
 
-  /** Asks now, and for the whole list, for something has changed. Only a server that asked for patience is not pressed. */
   pollNow() {
     if (!this.#running) return;
     this.#etag = null;
@@ -127,10 +115,6 @@ export class Poller {
     this.#pollWhenAllowed();
   }
 
-  /**
-   * Runs a change of the reader's own. The answer to a poll that began before its end could be older than what the
-   * reader has just done: there is no poll during the change, and a full one right after it, come what may.
-   */
   async act(action) {
     this.#actions += 1;
     this.#drop();
@@ -143,7 +127,6 @@ export class Poller {
     }
   }
 
-  /** Looked at, or online again: asks now, unless what is known is of just now. */
   wake() {
     if (!this.#running || !this.#leading || this.#asking) return;
     const age = Math.abs(this.#now() - this.#knownSince);
@@ -153,7 +136,6 @@ export class Poller {
     else this.#arm(this.#rhythm(false)); // even where nobody looks: whoever led is gone
   }
 
-  /** While nobody sees the page, it asks rarely. */
   hide(hidden) {
     if (hidden === this.#hidden) return;
     this.#hidden = hidden;
@@ -161,7 +143,6 @@ export class Poller {
     else if (this.#timer !== null && this.#failures === 0) this.#arm(this.#rhythm());
   }
 
-  /** Whether this page asks, or follows: then another one does, and `hear()` brings its news. */
   lead(leading) {
     if (leading === this.#leading) return;
     this.#leading = leading;
@@ -173,8 +154,7 @@ export class Poller {
     }
   }
 
-  /** Takes what another page has learnt. @param {import('./types').News} news */
-  hear({ startedAt, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
+  hear({ startedAt, state, snapshot, etag, interval, failures, notBefore, due, freshAt }) {
     const outdated = startedAt < this.#knownSince && this.#knownSince <= this.#now();
     if (!this.#running || this.#actions > 0 || outdated) return;
     this.#drop();
@@ -185,7 +165,7 @@ export class Poller {
     this.#freshAt = freshAt;
     this.#arm(failures ? Math.max(due - this.#now(), 0) : this.#rhythm());
     if (failures) {
-      this.#tell('stale');
+      this.#tell(state);
     } else if (etag !== null && etag === this.#etag) {
       this.#tell('fresh');
     } else if (snapshot) {
@@ -195,7 +175,6 @@ export class Poller {
     }
   }
 
-  /** Another page is changing something, and will tell; unless it goes away over it. */
   expectChange() {
     if (!this.#running || !this.#leading || this.#actions > 0) return;
     this.#drop();
@@ -231,7 +210,6 @@ export class Poller {
     this.#timer = this.#leading ? this.#options.setTimer(() => this.#poll(), wait) : null;
   }
 
-  /** How long until the next poll, when all goes well. */
   #rhythm(hidden = this.#hidden) {
     const interval = hidden ? Math.max(this.#interval, timing.hiddenInterval) : this.#interval;
     const rhythm = withinReason(interval * (1 + timing.jitter * (2 * this.#options.random() - 1)));
@@ -250,7 +228,7 @@ export class Poller {
     try {
       answer = await transport.poll({ ...this.#options, etag: this.#etag, signal: abort.signal });
     } catch {
-      // No network, a time-out, or not JSON: there is no answer.
+      // no network, a time-out, or not JSON
     }
     if (this.#asking !== asking) return;
     this.#asking = null;
@@ -288,7 +266,7 @@ export class Poller {
     this.#failures += 1;
     this.#notBefore = patience ? this.#now() + withinReason(patience) : 0;
     this.#arm(withinReason(Math.max(backOff, patience)));
-    this.#tell('stale');
+    this.#tell(answer?.status === 404 || answer?.status === 410 ? 'gone' : 'stale');
     this.#share();
   }
 
@@ -303,7 +281,7 @@ export class Poller {
   #share() {
     if (!this.#running || this.#actions > 0) return; // a listener may have stopped it, or begun a change
     safely(() => this.#options.onNews({
-      startedAt: this.#knownSince, snapshot: this.#snapshot, etag: this.#etag, interval: this.#interval,
+      startedAt: this.#knownSince, state: this.#state, snapshot: this.#snapshot, etag: this.#etag, interval: this.#interval,
       failures: this.#failures, notBefore: this.#notBefore, due: this.#due, freshAt: this.#freshAt,
     }));
   }

@@ -1,15 +1,10 @@
 /**
- * `fetch` in the name of a host's reader who has no session here, but a token of the host's. It never sends a
- * cookie to the service. A 401 is asked again once, with a new token.
- *
- * @param {object} options
- * @param {() => string | Promise<string>} [options.token] gives a token, a new one each time it is asked
- * @param {string | URL} [options.tokenUrl] answers `{"token": "…"}` to whoever is signed in at the host
- * @param {typeof globalThis.fetch} [options.fetch]
- * @returns {typeof globalThis.fetch}
+ * `fetch` in the name of a host's reader who has no session here, but a token. It never sends a cookie to the service.
+ * A 401 is asked again once, with a new token.
+ * @param {import('./types').TokenOptions} options @returns {import('./types').Fetch}
  */
-export function fetchWithToken({ token, tokenUrl, fetch = (input, init) => globalThis.fetch(input, init) }) {
-  let known = /** @type {Promise<string> | null} */ (null);
+export function fetchWithToken({ token, tokenUrl, fetch = (...call) => globalThis.fetch(...call) }) {
+  let known = null;
 
   async function askHost() {
     if (token) return token();
@@ -24,7 +19,6 @@ export function fetchWithToken({ token, tokenUrl, fetch = (input, init) => globa
     return asked;
   }
 
-  /** @param {string} value @param {RequestInfo | URL} input @param {RequestInit} init */
   function send(value, input, init) {
     const headers = new Headers(init.headers);
     headers.set('Authorization', `Bearer ${value}`);

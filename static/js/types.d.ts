@@ -26,6 +26,8 @@ export interface Snapshot {
   unseen_count: number;
   version: number;
   more: boolean;
+  /** besides the service's own, where pictures of people may come from; of a header, added by the transport */
+  imageOrigins: string[];
 }
 
 /** One page of `GET /notifications`. `next` is the path of the one after it. */
@@ -50,10 +52,17 @@ export type Fetch = typeof globalThis.fetch;
 /** Gives a token of the host's, a new one each time it is asked. */
 export type Token = () => string | Promise<string>;
 
+export interface TokenOptions {
+  token?: Token;
+  /** answers `{"token": "…"}` to whoever is signed in at the host */
+  tokenUrl?: string | URL | null;
+  fetch?: Fetch;
+}
+
 // The poller's. All times are milliseconds, and moments are counted from 1970 by the browser's clock.
 
-/** Things go well, badly, or no further. */
-export type State = 'fresh' | 'stale' | 'signed out';
+/** Things go well, badly, or no further. Gone: there is no service at that address. */
+export type State = 'fresh' | 'stale' | 'gone' | 'signed out';
 
 export interface PollerOptions {
   /** of the unread list */
@@ -75,6 +84,62 @@ export interface PollerOptions {
   clearTimer?(timer: any): void;
   /** from 0 up to 1 */
   random?(): number;
+}
+
+/**
+ * `timing`: every number that decides when to ask. Milliseconds, but `jitter`, which is a part of the interval: pages
+ * that were opened together drift apart.
+ */
+export interface Timing {
+  /** until the server names another, in X-Poll-Interval */
+  interval: number;
+  /** while nobody sees the page */
+  hiddenInterval: number;
+  /** whoever looks again is not asked for */
+  freshEnough: number;
+  /** so long another page may take to tell how its change went */
+  elsewhere: number;
+  jitter: number;
+  /** for the whole answer, body included */
+  timeout: number;
+  longestBackOff: number;
+  /** whatever a header says */
+  shortestWait: number;
+  longestWait: number;
+}
+
+/**
+ * `Poller`. The next poll is due an interval after the last one STARTED, and its timer is set when that one has ENDED:
+ * a slow server is never asked twice at once, a fast one in an even rhythm.
+ */
+export interface Polling {
+  readonly running: boolean;
+  /** Polls until `stop()`, or until the server says that nobody is signed in. */
+  start(): void;
+  /** Leaves nothing behind: no timer, no request, and nobody is told anything any more. */
+  stop(): void;
+  /** Asks now, and for the whole list, for something has changed. A server that asked for patience is not pressed. */
+  pollNow(): void;
+  /**
+   * Runs a change of the reader's own. The answer to a poll that began before its end could be older than what the
+   * reader has just done: there is no poll during the change, and a full one right after it, come what may.
+   */
+  act<T>(action: () => Promise<T>): Promise<T>;
+  /** Looked at, or online again: asks now, unless what is known is of just now. */
+  wake(): void;
+  /** While nobody sees the page, it asks rarely. */
+  hide(hidden: boolean): void;
+  /** Whether this page asks, or follows: then another one does, and `hear()` brings its news. */
+  lead(leading: boolean): void;
+  /** Takes what another page has learnt. */
+  hear(news: News): void;
+  /** Another page is changing something, and will tell; unless it goes away over it. */
+  expectChange(): void;
+}
+
+/** How to ask: the one place where a transport is chosen. */
+export interface Transport {
+  poll(question: Question): Promise<Answer>;
 }
 
 /** What a transport is asked. */
@@ -102,6 +167,7 @@ export interface Answer {
 /** What a poll taught one page, for the others. */
 export interface News {
   startedAt: number;
+  state: State;
   /** the newest known; null where the page itself came with the list */
   snapshot: Snapshot | null;
   etag: string | null;

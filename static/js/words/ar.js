@@ -66,6 +66,18 @@ export default {
   signedOutText: 'سجّل الدخول من جديد لرؤية إشعاراتك.',
   signIn: 'تسجيل الدخول',
 
+  filter: 'إظهار',
+  filterUnread: 'غير المقروء',
+  filterAll: 'الكل',
+  preferences: 'التفضيلات',
+  choose: 'اختر ما تريد أن تُخطَر به',
+  mute: 'كتم «{kind}»',
+  muted: 'تم كتم «{kind}».',
+  alertsWhy: 'اعرف الجديد وأنت في نافذة أخرى.',
+  alertsEnable: 'تفعيل تنبيهات سطح المكتب',
+  alertsDecline: 'لا، شكرًا',
+  alertsDisable: 'إيقاف تنبيهات سطح المكتب',
+
   keys: 'اختصارات لوحة المفاتيح',
   keyMove: 'التالي، السابق',
   keyRead: 'مقروء أو غير مقروء',

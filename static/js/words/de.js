@@ -36,6 +36,18 @@ export default {
   signedOutText: 'Nach dem Anmelden sind die Mitteilungen wieder hier.',
   signIn: 'Anmelden',
 
+  filter: 'Zeigen',
+  filterUnread: 'Ungelesen',
+  filterAll: 'Alle',
+  preferences: 'Einstellungen',
+  choose: 'Wählen, wovon Sie hören',
+  mute: '„{kind}“ stummschalten',
+  muted: 'Stumm: „{kind}“.',
+  alertsWhy: 'Von Neuem hören, während Sie in einem anderen Fenster sind.',
+  alertsEnable: 'Desktop-Hinweise einschalten',
+  alertsDecline: 'Nein, danke',
+  alertsDisable: 'Desktop-Hinweise ausschalten',
+
   keys: 'Tastenkürzel',
   keyMove: 'Nächste, vorige',
   keyRead: 'Gelesen oder ungelesen',

@@ -26,6 +26,18 @@ export const english = {
   signedOutText: 'Sign in again to see your notifications.',
   signIn: 'Sign in',
 
+  filter: 'Show',
+  filterUnread: 'Unread',
+  filterAll: 'All',
+  preferences: 'Preferences',
+  choose: 'Choose what you hear of',
+  mute: 'Mute “{kind}”',
+  muted: 'Muted: “{kind}”.',
+  alertsWhy: 'Hear of what is new while you are in another window.',
+  alertsEnable: 'Enable desktop alerts',
+  alertsDecline: 'No, thanks',
+  alertsDisable: 'Turn off desktop alerts',
+
   keys: 'Keyboard shortcuts',
   keyMove: 'Next, previous',
   keyRead: 'Read or unread',

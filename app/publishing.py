@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from app import db, events, idempotency, people
 from app.db import LostRace
 from app.errors import FieldError, Problem
-from app.events import Event
+from app.events import CUT_OFF, Event
 from app.idempotency import Call
 from app.unread import IN_SIGHT
 from app.validation import MAX_ERRORS
@@ -217,12 +217,30 @@ def to_everyone(
         return answer, True
     tell(answer["recipients"])
     users, created = answer["recipients"], answer["created"]
-    while chunk := db.write(continue_everyone, answer["event_id"]):
+    for chunk in complete_everyone(answer["event_id"]):
         users, created = users + chunk.recipients, created + chunk.created
         tell(chunk.recipients)
     # Others may have continued it too, and the key knows of them. Past its day it does not: what is known here stands.
     kept = db.read(idempotency.find_of_event, call, answer["event_id"])
     return kept or Published(answer["event_id"], users, created).as_json(), False
+
+
+def complete_everyone(event_id: int) -> Iterator[Published]:
+    """Delivers an event to those of everyone who are left, and gives out what became of each thousand."""
+    while chunk := db.write(continue_everyone, event_id):
+        yield chunk
+
+
+FIND_CUT_OFF = text(f"""
+    SELECT id FROM events
+    WHERE fanned_out_to < fan_out_until AND created_at < {CUT_OFF} AND retracted_at IS NULL AND now() < expires_at
+    ORDER BY id
+""")
+
+
+def find_cut_off(connection: Connection) -> list[int]:
+    """The events whose publication to everyone was cut off, and not repeated. Index: events_fanning_out."""
+    return list(connection.execute(FIND_CUT_OFF).scalars())
 
 
 # The event first and then the users, as everywhere. Two who continue the same event take turns at its row.

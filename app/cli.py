@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
@@ -11,8 +11,9 @@ import click
 import flask
 import orjson
 from pydantic import Field
+from sqlalchemy import Connection
 
-from app import checkup, db, demo, events, idempotency, publishing, retention, settings
+from app import checkup, db, demo, events, idempotency, publishing, retention, retracting, settings
 from app.console import Bar, Outcome, says
 from app.errors import Problem
 from app.events import AddressedEvent, Event
@@ -165,19 +166,43 @@ def _ttl() -> timedelta:
 @click.option("--dry-run", is_flag=True, help="Say what would go, delete nothing.")
 @says
 def cleanup(batch: int, dry_run: bool) -> Outcome:
-    """Delete what has expired. For cron: safe at any time, beside itself, and when killed."""
+    """Delete what has expired, complete what was cut off. For cron: safe at any time, beside itself, and when killed.
+
+    Nobody else completes a retraction or a publication to everyone whose sender does not repeat the call.
+    """
     if dry_run:
-        would = db.write(retention.count_expired)
-        return {"dry_run": True, "would_delete": would}, f"Would delete {_amounts(would)}."
+        would, left = (
+            db.write(retention.count_expired),
+            {name: len(db.read(find)) for name, (find, _) in CUT_OFF.items()},
+        )
+        line = f"Would delete {_amounts(would)}." + (f" Would complete {_amounts(left)}." if any(left.values()) else "")
+        return {"dry_run": True, "would_delete": would, "would_complete": left}, line
     with retention.only_one() as alone:
         if not alone:
-            return {"already_running": True, "deleted": {}}, "Another clean-up is running; nothing to do."
+            data = {"already_running": True, "deleted": {}, "completed": {}}
+            return data, "Another clean-up is running; nothing to do."
         # Counting reads everything that is over: nobody waits for that unless somebody looks on.
         total = sum(db.write(retention.count_expired).values()) if sys.stderr.isatty() else 0
         bar = Bar(total, "Deleting")
         deleted = retention.clean_up(batch, bar.move)
         bar.finish()
-    return {"deleted": deleted}, f"Deleted {_amounts(deleted)}."
+        completed = {name: _complete(*what) for name, what in CUT_OFF.items()}
+    line = f"Deleted {_amounts(deleted)}." + (f" Completed {_amounts(completed)}." if any(completed.values()) else "")
+    return {"deleted": deleted, "completed": completed}, line
+
+
+# What takes many transactions and may have been cut off: how to find those events, and how to complete one.
+CUT_OFF: dict[str, tuple[Callable[[Connection], list[int]], Callable[[int], object]]] = {
+    "retractions": (retracting.find_cut_off, retracting.complete),
+    "publications_to_everyone": (publishing.find_cut_off, lambda event: list(publishing.complete_everyone(event))),
+}
+
+
+def _complete(find: Callable[[Connection], list[int]], complete: Callable[[int], object]) -> int:
+    ids = db.read(find)
+    for event_id in ids:
+        complete(event_id)
+    return len(ids)
 
 
 def _amounts(rows: dict[str, int]) -> str:

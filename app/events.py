@@ -15,6 +15,8 @@ from app.validation import Model, Moment, Subject
 DATA_BYTES = 10 * 1024
 SHORTEST_LIFE = timedelta(seconds=1)
 LONGEST_LIFE = timedelta(days=365)
+# What takes many transactions and began so long ago, in SQL: whoever began it is taken to be dead.
+CUT_OFF = "now() - interval '10 minutes'"
 
 
 def _title(value: str) -> str:

@@ -3,12 +3,14 @@
 The key, what it did and its answer commit in one transaction, so a call that was killed has left nothing behind.
 """
 
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy.exc
 from sqlalchemy import Connection, text
 
+from app.db import LostRace
 from app.errors import Problem
 
 COMMAND_LINE = 0  # stands where a sender's API key stands
@@ -62,11 +64,50 @@ FIND = text("""
 
 
 def find(connection: Connection, call: Call) -> Answer:
-    """What is kept under a key that was claimed. Index: idempotency_keys_pkey."""
-    row = connection.execute(FIND, call._asdict()).one()
+    """What is kept under a key that somebody has. Index: idempotency_keys_pkey.
+
+    Raises `LostRace` where the clean-up took it meanwhile.
+    """
+    row = connection.execute(FIND, call._asdict()).one_or_none()
+    if row is None:
+        raise LostRace("the day of this Idempotency-Key ended meanwhile")
     if bytes(row.request_digest) != call.digest:
         raise Problem(422, "This Idempotency-Key came with another request before.")
     return Answer(row.status != 0, row.body)
+
+
+# A key and its event are of one transaction, so of one moment, and that has an index. One that was claimed anew since
+# is of a later moment and names another event.
+LOCK_OF_EVENT = text("""
+    SELECT api_key_id, key, request_digest, body FROM idempotency_keys
+    WHERE created_at = :created_at AND CAST(body #>> '{events,0,event_id}' AS bigint) = :event_id AND status = 0
+    FOR NO KEY UPDATE
+""")
+
+
+def lock_of_event(connection: Connection, event_id: int, created_at: datetime) -> tuple[Call, dict[str, int]] | None:
+    """The call that began an event for everyone, and its answer so far; None where its day is over, or it is answered.
+
+    Index: idempotency_keys_created_at.
+    """
+    row = connection.execute(LOCK_OF_EVENT, {"event_id": event_id, "created_at": created_at}).one_or_none()
+    if row is None:
+        return None
+    return Call(row.api_key_id, row.key, bytes(row.request_digest)), row.body["events"][0]
+
+
+FIND_OF_EVENT = text("""
+    SELECT body -> 'events' -> 0 FROM idempotency_keys
+    WHERE api_key_id = :api_key_id AND key = :key AND CAST(body #>> '{events,0,event_id}' AS bigint) = :event_id
+""")
+
+
+def find_of_event(connection: Connection, call: Call, event_id: int) -> dict[str, int] | None:
+    """What is kept under the key, if it is about this event still. Index: idempotency_keys_pkey."""
+    found: dict[str, int] | None = connection.execute(
+        FIND_OF_EVENT, {**call._asdict(), "event_id": event_id}
+    ).scalar_one_or_none()
+    return found
 
 
 KEEP = text("""

@@ -96,7 +96,9 @@ events = Table(
     CheckConstraint("priority IN ('low', 'normal', 'high')", name="priority"),
     Index(None, "expires_at"),  # retention.DELETE
     Index(None, "only_user_id", postgresql_where=text("only_user_id IS NOT NULL")),  # personal_data.erase
-    Index("events_retracting", "id", postgresql_where=text("is_retracting")),  # unread.IN_SIGHT: all but empty
+    # publishing.find_cut_off: all but empty
+    Index("events_fanning_out", "id", postgresql_where=text("fanned_out_to < fan_out_until")),
+    Index("events_retracting", "id", postgresql_where=text("is_retracting")),  # unread.IN_SIGHT; all but empty
 )
 
 # Marking read changes a partial index, so it cannot be a HOT update; marking seen is one on 100 % with this fillfactor.

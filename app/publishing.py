@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from app import changes, db, events, idempotency, people
 from app.db import LostRace
 from app.errors import FieldError, Problem
-from app.events import Event
+from app.events import CUT_OFF, Event
 from app.idempotency import Call
 from app.unread import IN_SIGHT
 from app.validation import MAX_ERRORS
@@ -219,16 +219,37 @@ def to_everyone(
     if is_done:
         return answer, True
     tell(answer["recipients"])
-    while users := db.write(continue_everyone, call, answer["event_id"]):
-        tell(users)
-    finished: dict[str, int] = db.read(idempotency.find, call).body["events"][0]
-    return finished, False
+    users, created = answer["recipients"], answer["created"]
+    for chunk in complete_everyone(answer["event_id"]):
+        users, created = users + chunk.recipients, created + chunk.created
+        tell(chunk.recipients)
+    # Others may have continued it too, and the key knows of them. Past its day it does not: what is known here stands.
+    kept = db.read(idempotency.find_of_event, call, answer["event_id"])
+    return kept or Published(answer["event_id"], users, created).as_json(), False
+
+
+def complete_everyone(event_id: int) -> Iterator[Published]:
+    """Delivers an event to those of everyone who are left, and gives out what became of each thousand."""
+    while chunk := db.write(continue_everyone, event_id):
+        yield chunk
+
+
+FIND_CUT_OFF = text(f"""
+    SELECT id FROM events
+    WHERE fanned_out_to < fan_out_until AND created_at < {CUT_OFF} AND retracted_at IS NULL AND now() < expires_at
+    ORDER BY id
+""")
+
+
+def find_cut_off(connection: Connection) -> list[int]:
+    """The events whose publication to everyone was cut off, and not repeated. Index: events_fanning_out."""
+    return list(connection.execute(FIND_CUT_OFF).scalars())
 
 
 # The event first and then the users, as everywhere. Two who continue the same event take turns at its row.
 LOCK_FAN_OUT = text("""
-    SELECT id, type, group_key, expires_at, fanned_out_to, fan_out_until FROM events
-    WHERE id = :event_id AND retracted_at IS NULL FOR NO KEY UPDATE
+    SELECT id, type, group_key, created_at, expires_at, retracted_at, fanned_out_to, fan_out_until FROM events
+    WHERE id = :event_id FOR NO KEY UPDATE
 """)
 LOCK_NEXT_USERS = text("""
     SELECT id FROM users WHERE id > :after AND id <= :until ORDER BY id LIMIT :chunk FOR NO KEY UPDATE
@@ -236,23 +257,25 @@ LOCK_NEXT_USERS = text("""
 MOVE_FAN_OUT = text("UPDATE events SET fanned_out_to = :to, received = received + :created WHERE id = :event_id")
 
 
-def continue_everyone(connection: Connection, call: Call, event_id: int) -> int:
-    """Delivers to the next 1,000 users and notes how far it came, all in one transaction. 0 users: it is complete.
+def continue_everyone(connection: Connection, event_id: int) -> Published | None:
+    """Delivers to the next 1,000 users and notes how far it came, all in one transaction; None once it is complete.
 
-    A retracted event is complete where it stands. Indexes: events_pkey, users_pkey.
+    A retracted event is complete where it stands. The answer is kept under the key that began it, for as long as that
+    is the event's. Indexes: events_pkey, users_pkey.
     """
-    row = connection.execute(LOCK_FAN_OUT, {"event_id": event_id}).one_or_none()
-    claimed = idempotency.find(connection, call)
-    answer = claimed.body["events"][0]
+    event = connection.execute(LOCK_FAN_OUT, {"event_id": event_id}).one_or_none()
+    if event is None:
+        return None
+    begun = idempotency.lock_of_event(connection, event_id, event.created_at)
     user_ids: list[int] = []
-    if row is not None:
-        bounds = {"after": row.fanned_out_to, "until": row.fan_out_until, "chunk": CHUNK}
+    if event.retracted_at is None:
+        bounds = {"after": event.fanned_out_to, "until": event.fan_out_until, "chunk": CHUNK}
         user_ids = list(connection.execute(LOCK_NEXT_USERS, bounds).scalars())
-    if row is None or not user_ids:
-        idempotency.keep(connection, call, {"events": [answer]})
-        return 0
-    created = deliver(connection, events.Kept(row.id, row.expires_at), row, user_ids)
-    connection.execute(MOVE_FAN_OUT, {"event_id": event_id, "to": user_ids[-1], "created": created})
-    so_far = Published(event_id, answer["recipients"] + len(user_ids), answer["created"] + created)
-    idempotency.keep(connection, call, {"events": [so_far.as_json()]}, is_done=False)
-    return len(user_ids)
+    created = deliver(connection, events.Kept(event_id, event.expires_at), event, user_ids) if user_ids else 0
+    to = user_ids[-1] if user_ids else event.fan_out_until
+    connection.execute(MOVE_FAN_OUT, {"event_id": event_id, "to": to, "created": created})
+    if begun is not None:
+        call, answer = begun
+        so_far = Published(event_id, answer["recipients"] + len(user_ids), answer["created"] + created)
+        idempotency.keep(connection, call, {"events": [so_far.as_json()]}, is_done=not user_ids)
+    return Published(event_id, len(user_ids), created) if user_ids else None

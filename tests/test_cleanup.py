@@ -22,6 +22,7 @@ Publish = Callable[..., Published]
 NOTHING = dict.fromkeys(
     ["notifications", "events", "tickets", "undos", "ended_sessions", "idempotency_keys", "counters"], 0
 )
+COMPLETE = {"retractions": 0, "publications_to_everyone": 0}
 
 
 def expire(*event_ids: int, ago: str = "1 second") -> None:
@@ -47,7 +48,7 @@ def test_with_nothing_to_do_it_says_so(app: flask.Flask, alice: Person, mallory:
     publish("alice", "mallory")
 
     assert run(app, "cleanup").stdout == "Deleted nothing.\n"
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup") == {"deleted": NOTHING, "completed": COMPLETE}
 
 
 def test_what_has_expired_goes_and_the_living_stay(
@@ -61,12 +62,12 @@ def test_what_has_expired_goes_and_the_living_stay(
     expire(*gone)
     before = snapshot(alice, mallory)
 
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 6, "events": 3}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 6, "events": 3}
 
     assert snapshot(alice, mallory) == before
     assert rows.count("notifications") == 6
     assert rows.column("SELECT title FROM events ORDER BY id") == ["Stays 0", "Stays 1", "Stays 2"]
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == NOTHING
 
 
 def test_a_tag_from_before_the_clean_up_stays_true(app: flask.Flask, alice: Person, publish: Publish) -> None:
@@ -89,22 +90,22 @@ def test_an_event_goes_only_when_nobody_has_it_any_more(
     young = publish("alice").event_id
     rows.change("DELETE FROM notifications WHERE event_id = :id", id=young)
 
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 1}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 1}
     assert mallory.poll().get_json()["notifications"][0]["title"] == "Mallory keeps it"
 
     rows.change("UPDATE notifications SET expires_at = now()")
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 1, "events": 1}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 1, "events": 1}
     assert rows.column("SELECT id FROM events") == [young]
 
 
 def test_the_replaced_event_of_a_group_goes_at_its_own_time(app: flask.Flask, alice: Person, publish: Publish) -> None:
     older = publish("alice", group_key="thread").event_id
     newer = publish("alice", group_key="thread").event_id
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == NOTHING
 
     rows.change("UPDATE events SET expires_at = now() WHERE id = :id", id=older)
 
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "events": 1}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "events": 1}
     assert rows.column("SELECT id FROM events") == [newer]
     assert len(alice.unread_ids()) == 1
 
@@ -133,23 +134,23 @@ def everything(app: flask.Flask, alice: Person, mallory: Person, publish: Publis
 
 @pytest.mark.parametrize("chore", list(NOTHING))
 def test_each_kind_goes_at_its_time_and_not_before(app: flask.Flask, everything: dict[str, str], chore: str) -> None:
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == NOTHING
     almost = everything[chore].replace("now()", "now() + interval '1 hour'")
     rows.change(f"UPDATE {almost}")
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == NOTHING
     if chore == "events":
         rows.change("DELETE FROM notifications")
 
     over = rows.change(f"UPDATE {everything[chore]}")
 
     assert over >= 2
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, chore: over}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, chore: over}
 
 
 def test_a_used_ticket_goes_with_its_time(app: flask.Flask, alice: Person, anonymous: Any) -> None:
     ticket = db.write(people.make_ticket, "alice", 600)
     assert anonymous.post(f"/tickets/{ticket}").status_code == 303
-    assert run_json(app, "cleanup") == {"deleted": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == NOTHING
 
     rows.change("UPDATE tickets SET expires_at = now()")
     assert run_json(app, "cleanup")["deleted"]["tickets"] == 1
@@ -158,7 +159,11 @@ def test_a_used_ticket_goes_with_its_time(app: flask.Flask, alice: Person, anony
 def test_a_dry_run_deletes_nothing_and_says_what_would_go(app: flask.Flask, everything: dict[str, str]) -> None:
     would = {chore: rows.change(f"UPDATE {over}") for chore, over in everything.items()}
 
-    assert run_json(app, "cleanup", "--dry-run") == {"dry_run": True, "would_delete": would}
+    assert run_json(app, "cleanup", "--dry-run") == {
+        "dry_run": True,
+        "would_delete": would,
+        "would_complete": COMPLETE,
+    }
     said = run(app, "cleanup", "--dry-run")
     assert said.exit_code == 0
     assert said.stdout == (
@@ -166,8 +171,8 @@ def test_a_dry_run_deletes_nothing_and_says_what_would_go(app: flask.Flask, ever
         " 2 idempotency keys, 4 counters.\n"
     )
 
-    assert run_json(app, "cleanup") == {"deleted": would}
-    assert run_json(app, "cleanup", "--dry-run") == {"dry_run": True, "would_delete": NOTHING}
+    assert run_json(app, "cleanup")["deleted"] == would
+    assert run_json(app, "cleanup", "--dry-run")["would_delete"] == NOTHING
 
 
 def test_it_works_in_batches_each_a_transaction_of_its_own(
@@ -179,7 +184,7 @@ def test_it_works_in_batches_each_a_transaction_of_its_own(
 
     said = run_json(app, "cleanup", "--batch", "10")
 
-    assert said == {"deleted": {**NOTHING, "notifications": 25, "events": 1}}
+    assert said["deleted"] == {**NOTHING, "notifications": 25, "events": 1}
     # 10, 10, 5, and one that finds nothing.
     assert len([sent for sent in queries if "DELETE FROM notifications" in sent]) == 4
 
@@ -200,11 +205,11 @@ def test_beside_a_second_one_it_says_so_and_ends_well(app: flask.Flask, alice: P
         said = run(app, "cleanup")
         assert said.exit_code == 0
         assert said.stdout == "Another clean-up is running; nothing to do.\n"
-        assert run_json(app, "cleanup") == {"already_running": True, "deleted": {}}
+        assert run_json(app, "cleanup") == {"already_running": True, "deleted": {}, "completed": {}}
         assert rows.count("notifications") == 1
 
     wait_until(lambda: "deleted" in run_json(app, "cleanup"), "the other one has let go")
-    wait_until(lambda: run_json(app, "cleanup") == {"deleted": NOTHING}, "everything is done")
+    wait_until(lambda: run_json(app, "cleanup")["deleted"] == NOTHING, "everything is done")
     assert rows.count("notifications") == 0
 
 
@@ -223,9 +228,9 @@ def test_rows_that_somebody_is_changing_are_passed_over_and_found_the_next_time(
     with postgres.connect(url()) as other, other.transaction():
         other.execute("SELECT FROM notifications WHERE user_id = %s FOR UPDATE", [alice.id])
 
-        assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 1}}
+        assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 1}
 
-    assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 1, "events": 1}}
+    assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 1, "events": 1}
 
 
 def test_it_waits_for_nobody_who_holds_an_inbox(app: flask.Flask, alice: Person, publish: Publish) -> None:
@@ -233,7 +238,7 @@ def test_it_waits_for_nobody_who_holds_an_inbox(app: flask.Flask, alice: Person,
     with postgres.connect(url()) as other, other.transaction():
         other.execute("SELECT FROM users FOR NO KEY UPDATE")
 
-        assert run_json(app, "cleanup") == {"deleted": {**NOTHING, "notifications": 1, "events": 1}}
+        assert run_json(app, "cleanup")["deleted"] == {**NOTHING, "notifications": 1, "events": 1}
 
 
 def test_killed_at_any_moment_it_loses_nothing_and_the_next_one_goes_on(

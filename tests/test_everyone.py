@@ -125,12 +125,12 @@ def test_it_goes_in_chunks_that_each_commit_with_how_far_they_came(app: flask.Fl
     assert rows.one("SELECT fan_out_until FROM events") == ids[-1]
 
     for done in (1000, 2000, 2500):
-        assert db.write(publishing.continue_everyone, call, event_id)
+        assert db.write(publishing.continue_everyone, event_id)
         assert rows.count("notifications") == rows.one("SELECT received FROM events") == done
         assert rows.one("SELECT fanned_out_to FROM events") == ids[done - 1]
         assert rows.one("SELECT status FROM idempotency_keys") == 0
 
-    assert not db.write(publishing.continue_everyone, call, event_id)
+    assert not db.write(publishing.continue_everyone, event_id)
     assert rows.one("SELECT status FROM idempotency_keys") == 201
     assert received() == {1}
 
@@ -165,7 +165,7 @@ def test_who_becomes_a_user_meanwhile_is_not_included(host: Host, alice: Person)
     event_id = begin(call)
     host.publish("newcomer", type="welcome")
 
-    while db.write(publishing.continue_everyone, call, event_id):
+    while db.write(publishing.continue_everyone, event_id):
         pass
 
     assert inboxes.version(alice) == 1
@@ -178,7 +178,7 @@ def test_who_is_erased_meanwhile_is_passed_over(host: Host, alice: Person, mallo
     event_id = begin(call)
     assert host.call("DELETE", "/users/mallory").status_code == 204
 
-    while db.write(publishing.continue_everyone, call, event_id):
+    while db.write(publishing.continue_everyone, event_id):
         pass
 
     assert db.read(idempotency.find, call).body["events"][0]["recipients"] == 1
@@ -192,11 +192,11 @@ def test_retracted_midway_it_stops_and_is_complete_where_it_stands(app: flask.Fl
     call = Call(key_id, "k", b"digest")
     answer, _ = db.write(publishing.begin_everyone, call, EVENT, TTL, key_id)
     event_id = answer["event_id"]
-    assert db.write(publishing.continue_everyone, call, event_id)
+    assert db.write(publishing.continue_everyone, event_id)
 
     assert host.call("DELETE", f"/events/{event_id}").get_json() == {"removed": 1000}
 
-    assert not db.write(publishing.continue_everyone, call, event_id)
+    assert not db.write(publishing.continue_everyone, event_id)
     assert rows.count("notifications") == 0
     finished = db.read(idempotency.find, call)
     assert finished.is_done
@@ -230,6 +230,53 @@ def test_an_expired_fan_out_key_belongs_to_a_new_event(host: Host, alice: Person
     rows.change("UPDATE idempotency_keys SET created_at = now() - interval '24 hours'")
     host.publish_to_everyone("k")
     assert inboxes.version(alice) == 2
+
+
+def test_it_is_completed_though_its_key_is_cleaned_up_midway(app: flask.Flask) -> None:
+    add_users(url(), 2500)
+
+    def clean_up(_users: int) -> None:
+        rows.change("DELETE FROM idempotency_keys")
+
+    answer, replayed = publishing.to_everyone(call_named("gone"), EVENT, TTL, tell=clean_up)
+
+    assert (answer["recipients"], answer["created"], replayed) == (2500, 2500, False)
+    assert received() == {1}
+    assert rows.count("idempotency_keys") == 0
+
+
+def test_a_key_that_was_claimed_anew_midway_keeps_the_answer_of_its_new_call(app: flask.Flask) -> None:
+    add_users(url(), 2500)
+    call = call_named("anew")
+    begun: list[int] = []
+
+    def claim_anew(_users: int) -> None:
+        if not begun:
+            rows.change("UPDATE events SET created_at = created_at - interval '24 hours'")
+            rows.change("UPDATE idempotency_keys SET created_at = created_at - interval '24 hours'")
+            begun.append(begin(call, title="The next day's"))
+
+    answer, _ = publishing.to_everyone(call, EVENT, TTL, tell=claim_anew)
+
+    assert (answer["recipients"], answer["created"]) == (2500, 2500)
+    assert answer["event_id"] < begun[0]
+    kept = rows.one("SELECT body FROM idempotency_keys")["events"][0]
+    assert (kept["event_id"], kept["recipients"]) == (begun[0], 0)
+    finished, _ = publishing.to_everyone(call, EVENT, TTL)
+    assert (finished["event_id"], finished["recipients"]) == (begun[0], 2500)
+    assert received() == {2}
+
+
+def test_another_request_under_the_key_of_yesterday_disturbs_no_call(app: flask.Flask) -> None:
+    add_users(url(), 1500)
+
+    def claim_anew(_users: int) -> None:
+        rows.change("UPDATE idempotency_keys SET created_at = now() - interval '24 hours'")
+        begin(Call(idempotency.COMMAND_LINE, "other", b"another digest"))
+
+    answer, _ = publishing.to_everyone(call_named("other"), EVENT, TTL, tell=claim_anew)
+
+    assert (answer["recipients"], answer["created"]) == (1500, 1500)
 
 
 def test_killed_at_any_moment_a_repeat_completes_it_and_doubles_nothing(service: Service) -> None:

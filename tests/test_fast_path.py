@@ -157,7 +157,10 @@ SERVICES: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "for host pages on other names": {"cors_origins": ["https://host.example"], "epoch": "after-restore_2"},
     "under a path, behind a proxy": {"public_url": "https://localhost/belfry", "trusted_proxies": 1},
-    "on https, with pictures of others": {"public_url": "https://localhost", "image_origins": ["https://pictures.example"]},
+    "on https, with pictures of others": {
+        "public_url": "https://localhost",
+        "image_origins": ["https://pictures.example"],
+    },
 }
 
 

@@ -90,8 +90,12 @@ def transaction() -> Iterator[Connection]:
     """One transaction, committed when its block ends; what was left to `after_commit` is done then."""
     with engine().connect() as connection, connection.begin() as begun:
         later: list[Callable[[], None]] = []
-        connection.info[LATER] = later
-        yield connection
+        about = connection.info  # kept, for a connection that was lost says nothing of itself
+        about[LATER] = later
+        try:
+            yield connection
+        finally:
+            about.pop(LATER, None)
         try:
             _commit(begun)
         finally:  # of an uncertain commit too: it may have taken place
@@ -100,7 +104,10 @@ def transaction() -> Iterator[Connection]:
 
 
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:
-    """Leaves something to be done once the transaction of `connection` is committed; never if it is undone."""
+    """Leaves something to be done once the transaction of `connection` is committed; never if it is undone.
+
+    For connections of `write` and `transaction` only: elsewhere nobody would do it.
+    """
     connection.info[LATER].append(act)
 
 

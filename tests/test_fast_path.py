@@ -355,7 +355,7 @@ def test_a_tag_is_over_on_the_short_way_when_what_it_counted_expires(
 
 def test_a_session_is_over_on_the_short_way_when_its_time_is(worker: Worker, alice: Person) -> None:
     with alice.browser.session_transaction() as session:
-        session["_user_id"] = SignedIn(alice.new_session(hours=3 / 3600)).get_id()
+        session["_user_id"] = SignedIn(alice.new_session(hours=2 / 3600)).get_id()
     tag = worker.learn(alice)
 
     wait_until(lambda: worker.poll(alice, tag).status_code == 401, "the session is over", seconds=6)

@@ -235,11 +235,9 @@ def test_marking_some_reads_only_those(way: str) -> None:
 
 @WAYS
 def test_a_poll_after_marking_ten_thousand_costs_no_more_than_any(way: str) -> None:
-    with db.engine().connect() as connection:
-        mine = reader("busy")
-        done = marking.mark_through(connection, mine, "read", 10_000)
-        assert (done["changed"], done["unread_count"]) == (10_000, 0)
-        connection.commit()
+    mine = reader("busy")
+    done = db.write(marking.mark_through, mine, "read", 10_000)
+    assert (done["changed"], done["unread_count"]) == (10_000, 0)
 
     # The first polls that come by note in the index what is gone, once nobody's older snapshot needs it any more.
     assert poll("busy", way).rows_of("notifications") == 0

@@ -72,7 +72,7 @@ def test_the_ways_to_sign_in_work_as_their_page_shows(
     page = DOCS / "signing-in.md"
     assert f"| `{algorithm}`" in page.read_text()
     private, public = PAIRS[algorithm]()
-    app = another_app(jwt_key=public, jwt_algorithms=[algorithm], cors_origins=["https://app.example"])
+    app = another_app(jwt_key=public, jwt_algorithms=algorithm, cors_origins=["https://app.example"])
     minted: dict[str, Any] = {"key": private, "algorithm": algorithm}
     exec(blocks(page, "python")[0], minted)
 

@@ -197,7 +197,7 @@ preferences = Table(
     Column("user_id", BigInteger, ForeignKey("users.id"), nullable=False),
     Column("type", Text, nullable=False),
     Column("muted", Boolean, nullable=False),
-    PrimaryKeyConstraint("user_id", "type"),  # publishing.deliver, preferences.list_types
+    PrimaryKeyConstraint("user_id", "type"),  # publishing.deliver, preferences.list_preferences
 )
 
 # What a sender's retried call is answered with again; written in the transaction that publishes.

@@ -102,7 +102,7 @@ def show_inbox() -> ResponseReturnValue:
     found = db.read(
         inbox.list_notifications, reader, shown.state, PAGE + 1, shown.before or BIGINT_MAX, type=shown.type
     )
-    types = set(db.read(inbox.list_types, reader)) | ({shown.type} if shown.type else set())
+    types = set(db.read(inbox.list_types_held, reader)) | ({shown.type} if shown.type else set())
     return flask.render_template(
         "inbox.html",
         reader=reader,

@@ -27,7 +27,7 @@ class Form(Model):
 def show() -> ResponseReturnValue:
     reader = auth.reader()
     snapshot = db.read(inbox.unread_snapshot, reader, 0)
-    kinds = db.read(preferences.list_types, reader)
+    kinds = db.read(preferences.list_preferences, reader)
     return flask.render_template("kinds.html", reader=reader, user=snapshot.user, kinds=kinds)
 
 

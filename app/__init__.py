@@ -17,10 +17,10 @@ from app import (
     ops,
     pages,
     preferences_api,
-    preferences_page,
     publish_api,
     serve,
     settings,
+    types_page,
 )
 
 
@@ -37,7 +37,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)
     app.register_blueprint(pages.pages)
-    app.register_blueprint(preferences_page.page)
+    app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)

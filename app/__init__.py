@@ -16,6 +16,7 @@ from app import (
     limits,
     ops,
     pages,
+    people_api,
     preferences_api,
     publish_api,
     serve,
@@ -36,6 +37,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)
+    app.register_blueprint(people_api.api)
     app.register_blueprint(pages.pages)
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)

@@ -10,6 +10,7 @@ import flask
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.routing import Rule
 
+from app import limits
 from app.validation import BIGINT_MAX, Model
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -111,9 +112,9 @@ def _operation(
     blueprint, _, name = rule.endpoint.rpartition(".")
     operation: dict[str, Any] = {
         "operationId": name if blueprint != "inbox_api" else f"inbox_{name}",
-        "tags": ["senders" if blueprint == "publish_api" else "readers"],
+        "tags": ["senders" if blueprint in limits.SENDERS else "readers"],
         "summary": (view.__doc__ or name).strip().splitlines()[0],
-        "security": [{"key": []}] if blueprint == "publish_api" else [{"session": []}, {"token": []}],
+        "security": [{"key": []}] if blueprint in limits.SENDERS else [{"session": []}, {"token": []}],
         "parameters": [*_path_parameters(rule), *_query_parameters(description), *_header_parameters(description)],
         "responses": _responses(description, schemas),
     }

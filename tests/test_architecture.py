@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DOORS = "inbox_api preferences_api types_page publish_api pages ops cli cli_people cli_keys serve"
+DOORS = "inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
 AROUND_THEM = "auth guard openapi demo console"
 INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know

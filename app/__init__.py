@@ -19,12 +19,13 @@ from app import (
     limits,
     ops,
     pages,
+    people_api,
     preferences_api,
-    preferences_page,
     publish_api,
     serve,
     settings,
     steering,
+    types_page,
 )
 
 
@@ -43,8 +44,9 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(inbox_api.api)
     app.register_blueprint(preferences_api.api)
     app.register_blueprint(publish_api.api)
+    app.register_blueprint(people_api.api)
     app.register_blueprint(pages.pages)
-    app.register_blueprint(preferences_page.page)
+    app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)

@@ -113,7 +113,7 @@ def _reader_of_token(token: str) -> Reader | None:
         claims = jwt.decode(
             token,
             chosen.jwt_key,
-            algorithms=chosen.jwt_algorithms,
+            algorithms=[chosen.jwt_algorithms],
             audience=chosen.jwt_audience,
             issuer=chosen.jwt_issuer,
             leeway=LEEWAY,

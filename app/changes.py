@@ -36,6 +36,7 @@ IDLE = 30  # seconds without a change after which the sending connection is clos
 LAST_WORDS = 2  # seconds that a process has to tell what it has changed before it exits
 LOOK_UP = 1.0  # seconds after which the hearing thread looks whether it is still wanted
 SHORT_LOOK_UP = 0.02  # the same while there is work in between
+RANDOM = random.Random()  # its own: this thread must not take numbers from anybody's repeatable sequence
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds until a lost connection is tried again
 
 # A peer that is gone without a word is noticed in 25 seconds.
@@ -270,7 +271,7 @@ class Listener:
                 if not stop.is_set():
                     log.warning("changes not heard: %s", type(error).__name__)
             self._say(stop, False)
-            stop.wait(pause * random.uniform(0.5, 1))
+            stop.wait(pause * RANDOM.uniform(0.5, 1))
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _say(self, stop: threading.Event, listening: bool) -> None:

@@ -64,6 +64,8 @@ def send(
         if recipients:
             raise click.UsageError("--everyone takes no RECIPIENT: they all receive it.")
         return _send_to_everyone(_unicode(given))
+    if "everyone" in recipients:  # or a person would be made of that name, and nobody would hear of it
+        raise click.UsageError("Everyone is reached by --everyone; a person of that name by a line of a --file.")
     to = check(Recipients, _unicode({"recipients": list(recipients)})).recipients
     [done] = db.write(publishing.publish, [Order(check(Event, _unicode(given)), to)], _ttl())
     return done.as_json(), f"Published event {done.event_id} to {_people(done.recipients)}."

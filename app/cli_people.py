@@ -7,7 +7,7 @@ import flask
 import orjson
 from flask.cli import AppGroup
 
-from app import checkup, db, limits, people, personal_data, settings
+from app import checkup, db, limits, people, personal_data, settings, tickets
 from app.console import Outcome, checked_name, says
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX
@@ -85,10 +85,10 @@ def user_link(subject: str, valid: int, return_to: str | None) -> Outcome:
     chosen = settings.current()
     if return_to is not None:
         try:
-            people.checked_return_to(return_to, {chosen.own_origin, *chosen.cors_origins})
+            tickets.checked_return_to(return_to, {chosen.own_origin, *chosen.cors_origins})
         except ValueError as error:
             raise Problem(422, f"--return-to {error}") from None
-    url = f"{chosen.own_url}/tickets/{db.write(people.make_ticket, subject, valid, return_to)}"
+    url = f"{chosen.own_url}/tickets/{db.write(tickets.make_ticket, subject, valid, return_to)}"
     return {"subject": subject, "url": url, "valid": valid}, url
 
 

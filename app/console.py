@@ -1,6 +1,7 @@
 """How a command answers: a line for a person or JSON, one clear line when it is refused, a bar when it takes long."""
 
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ def says(function: Callable[..., Outcome]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*args: Any, as_json: bool, **kwargs: Any) -> None:
         data, line, *status = explained(function, *args, **kwargs)
-        click.echo(orjson.dumps(data, option=orjson.OPT_UTC_Z).decode() if as_json else line)
+        click.echo(printable(orjson.dumps(data, option=orjson.OPT_UTC_Z).decode() if as_json else line))
         if any(status):
             sys.exit(*status)
 
@@ -44,7 +45,7 @@ def explained(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return function(*args, **kwargs)
     except Problem as problem:
         fields = [f"{error.field} {error.message}" for error in problem.errors]
-        raise click.ClickException("\n".join(fields) or problem.detail) from None
+        raise click.ClickException(printable("\n".join(fields) or problem.detail)) from None
     except UnicodeError:
         raise click.ClickException("The arguments and the input must be UTF-8.") from None
     except EmbeddedUnavailable as error:
@@ -57,6 +58,14 @@ def explained(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         raise click.ClickException(f"The database refuses: {_first_line(error)}") from None
     except sqlalchemy.exc.TimeoutError as error:  # ours too: a race lost too often, an uncertain commit
         raise click.ClickException(f"The database does not answer: {error}") from None
+
+
+def printable(said: str) -> str:
+    """The same with everything that a terminal obeys, or shows as nothing, written as in JSON: JSON stays JSON.
+
+    A subject is the host's own choice, byte for byte, so it may hold what turns the rest of its line around.
+    """
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in said)
 
 
 def checked_name(name: str) -> str:

@@ -13,6 +13,7 @@ from app.errors import FieldError, Problem, not_found
 from app.validation import Model, Moment, Subject
 
 DATA_BYTES = 10 * 1024
+MOST_TYPES = 50  # of a list of types: nobody chooses among more
 SHORTEST_LIFE = timedelta(seconds=1)
 LONGEST_LIFE = timedelta(days=365)
 # What takes many transactions and began so long ago, in SQL: whoever began it is taken to be dead.

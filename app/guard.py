@@ -8,6 +8,7 @@ import flask
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import IntegerConverter
 
 from app.errors import Problem
 from app.settings import Settings
@@ -47,8 +48,16 @@ PREFLIGHT = {
 EXPOSED_HEADERS = "ETag, X-Poll-Interval, Retry-After"
 
 
+class AsciiInteger(IntegerConverter):
+    """A number in an address. Werkzeug's own takes every script's digits, so one thing would have many addresses."""
+
+    regex = "[0-9]+"
+
+
 def init_app(app: flask.Flask, settings: Settings) -> None:
     guard = Guard(settings)
+    # Before any route is made, and under the name of Werkzeug's own: no route can forget it.
+    app.url_map.converters["int"] = AsciiInteger
     # One byte more than is allowed: of a body in chunks Werkzeug hands over that much and drops the rest silently.
     app.config.update(MAX_CONTENT_LENGTH=BODY_BYTES + 1, TRUSTED_HOSTS=settings.hosts)
     app.before_request(guard.answer_preflight)

@@ -10,12 +10,11 @@ from sqlalchemy import Connection, TextClause, text
 
 from app import db
 from app.errors import not_found, signed_out
+from app.events import MOST_TYPES
 from app.people import MAY_READ, Reader
 from app.unread import COUNTS, IN_SIGHT, NEWEST, OPEN, WINDOW
 
 R = TypeVar("R")
-
-MOST_TYPES = 50
 
 NOTIFICATION = """n.id, n.group_count, n.seen_at, n.read_at, n.archived_at, n.expires_at,
     e.type, e.title, e.body_text, e.body_html, e.url, e.actor_name, e.actor_url, e.actor_image,
@@ -185,7 +184,7 @@ TYPES = text(f"""
 """)
 
 
-def list_types(connection: Connection, reader: Reader) -> list[str]:
+def list_types_held(connection: Connection, reader: Reader) -> list[str]:
     """The types among the reader's newest 1,000 notifications, archived ones included, by name.
 
     An index on types would be one more to write at every publishing, for a list that a page shows now and then.

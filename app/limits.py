@@ -33,7 +33,7 @@ POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
 CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
-SENDERS = "publish_api"  # the blueprint that keys call
+PUBLISH, PEOPLE = SENDERS = ("publish_api", "people_api")  # the blueprints that keys call
 REFUSED_CALLS = "2400 per minute"  # of its routes in sum, per address: without a good key, or over the key's limit
 CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
@@ -66,9 +66,10 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     # Good keys are left to their own limit, which all workers share: a connection that is kept alive always leads to
     # the same worker, and a part of the limit would be all that its sender gets.
     senders = extension.shared_limit(
-        share(REFUSED_CALLS, settings.web_concurrency), SENDERS, key_func=address, deduct_when=_is_refused
+        share(REFUSED_CALLS, settings.web_concurrency), "senders", key_func=address, deduct_when=_is_refused
     )
-    senders(cast(flask.Blueprint, app.blueprints[SENDERS]))
+    for name in SENDERS:
+        senders(cast(flask.Blueprint, app.blueprints[name]))
     extension.exempt(app.view_functions[POLLS])
     bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:

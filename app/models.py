@@ -165,7 +165,7 @@ ended_sessions = Table(
 tickets = Table(
     "tickets",
     metadata,
-    Column("digest", LargeBinary, primary_key=True),  # people.find_ticket, people.spend_ticket
+    Column("digest", LargeBinary, primary_key=True),  # tickets.find_ticket, tickets.spend_ticket
     Column("user_id", BigInteger, ForeignKey("users.id"), nullable=False),
     Column("return_to", Text),
     Column("expires_at", Moment, nullable=False),
@@ -197,7 +197,7 @@ preferences = Table(
     Column("user_id", BigInteger, ForeignKey("users.id"), nullable=False),
     Column("type", Text, nullable=False),
     Column("muted", Boolean, nullable=False),
-    PrimaryKeyConstraint("user_id", "type"),  # publishing.deliver, preferences.list_types
+    PrimaryKeyConstraint("user_id", "type"),  # publishing.deliver, preferences.list_preferences
 )
 
 # What a sender's retried call is answered with again; written in the transaction that publishes.

@@ -10,6 +10,7 @@ import flask
 from pydantic import BaseModel, TypeAdapter
 from werkzeug.routing import Rule
 
+from app import limits
 from app.validation import BIGINT_MAX, Model
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -109,7 +110,7 @@ def _operation(
     rule: Rule, view: Callable[..., Any], description: Description, schemas: dict[str, Any]
 ) -> dict[str, Any]:
     blueprint, _, name = rule.endpoint.rpartition(".")
-    is_readers = blueprint != "publish_api"
+    is_readers = blueprint not in limits.SENDERS
     headers = _header_parameters(description, is_readers)
     operation: dict[str, Any] = {
         "operationId": name if blueprint != "inbox_api" else f"inbox_{name}",

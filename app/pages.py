@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from pydantic import Field
 
-from app import auth, db, guard, inbox, marking, people, sanitize, settings, validation
+from app import auth, db, guard, inbox, marking, people, sanitize, settings, tickets, validation
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX, Id, Model
 
@@ -113,7 +113,7 @@ def show_inbox() -> ResponseReturnValue:
     found = db.read(
         inbox.list_notifications, reader, shown.state, PAGE + 1, shown.before or BIGINT_MAX, type=shown.type
     )
-    types = set(db.read(inbox.list_types, reader)) | ({shown.type} if shown.type else set())
+    types = set(db.read(inbox.list_types_held, reader)) | ({shown.type} if shown.type else set())
     return flask.render_template(
         "inbox.html",
         reader=reader,
@@ -216,7 +216,7 @@ def continue_as(ticket: str) -> ResponseReturnValue:
     """A sign-in link: looking at it spends nothing, so that no mail scanner uses it up; the form's POST spends it."""
     if flask.request.method == "POST":
         return _spend(ticket)
-    found = db.read(people.find_ticket, ticket)
+    found = db.read(tickets.find_ticket, ticket)
     if found is None:
         raise _no_good()
     present = auth.reader_or_none()
@@ -238,7 +238,7 @@ def continue_as(ticket: str) -> ResponseReturnValue:
 
 
 def _spend(ticket: str) -> ResponseReturnValue:
-    spent, reader = db.write(people.sign_in_by_ticket, ticket, settings.current().session_hours)
+    spent, reader = db.write(tickets.sign_in_by_ticket, ticket, settings.current().session_hours)
     if spent is None or reader is None:
         raise _no_good()
     auth.begin_session(reader)

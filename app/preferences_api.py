@@ -35,7 +35,7 @@ class PreferenceBody(Model):
 @described(answers={200: PreferencesAnswer})
 def list_preferences() -> flask.Response:
     """The types that the reader has met, each muted or not."""
-    return _answer({"preferences": db.read(preferences.list_types, auth.reader())})
+    return _answer({"preferences": db.read(preferences.list_preferences, auth.reader())})
 
 
 @api.put("/<type>")

@@ -12,7 +12,7 @@ import click
 import flask
 from flask.cli import with_appcontext
 
-from app import checkup, db, demo, people, settings
+from app import checkup, db, demo, settings, tickets
 from app.console import explained
 
 LINK_SECONDS = 600
@@ -83,7 +83,7 @@ def _greeting() -> str:
     lines = [f"Belfry is running:   {url}"]
     subject = db.read(checkup.find_somebody)
     if subject is not None:
-        ticket = db.write(people.make_ticket, subject, LINK_SECONDS)
+        ticket = db.write(tickets.make_ticket, subject, LINK_SECONDS)
         to = shlex.quote(subject)
         lines += [
             f"Sign in as {subject}:      {url}/tickets/{ticket}   (once, within {LINK_SECONDS // 60} minutes)",

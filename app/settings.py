@@ -166,8 +166,8 @@ class Settings(BaseSettings):
         description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
         " or a public key in PEM. Unset: tokens are refused.",
     )
-    jwt_algorithms: Annotated[list[Literal["HS256", "RS256", "ES256", "EdDSA"]], NoDecode, BeforeValidator(_split)] = (
-        Field(["HS256"], description="The algorithms that a token may be signed with, fitting `JWT_KEY`, with commas.")
+    jwt_algorithms: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field(
+        "HS256", description="The one algorithm that a token may be signed with, which is what `JWT_KEY` is made for."
     )
     jwt_audience: str | None = Field(None, description="What a token's `aud` must be. Unset: a token must have none.")
     jwt_issuer: str | None = Field(None, description="What a token's `iss` must be. Unset: it is not looked at.")
@@ -218,7 +218,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _require_the_algorithm_that_fits_the_key(self) -> "Settings":
         # One key must never serve two ways: whoever knows a public key could sign with it as if it were a secret.
-        if self.jwt_key and self.jwt_algorithms != [fitting := _algorithm_for(self.jwt_key)]:
+        if self.jwt_key and self.jwt_algorithms != (fitting := _algorithm_for(self.jwt_key)):
             raise ValueError(f"JWT_ALGORITHMS: must be {fitting}, which is what JWT_KEY is made for")
         return self
 

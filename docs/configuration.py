@@ -66,6 +66,8 @@ def _rate(rate: Any) -> str:
 
 def _type(annotation: Any) -> str:
     words = {str: "text", int: "whole number", float: "number", bool: "0 or 1"}
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is list:
         return "list"
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):

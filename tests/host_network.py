@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy
 
-from app import keys, people
+from app import keys, tickets
 from tests.service import Service
 from tests.web import Browser
 
@@ -34,7 +34,7 @@ def new_key(service: Service, *scopes: str) -> str:
 def signed_in(service: Service, subject: str) -> Browser:
     """The browser of somebody who followed a sign-in link."""
     browser = Browser(service.url)
-    browser.submit(f"/tickets/{on(service, people.make_ticket, subject, 60)}")
+    browser.submit(f"/tickets/{on(service, tickets.make_ticket, subject, 60)}")
     return browser
 
 

@@ -28,8 +28,8 @@ PAGES: dict[str, Any] = {
     "GET /": None,
     "POST /<any(read, unread, archive, unarchive, seen):verb>": {"through": "1"},
     "POST /undo": {"undo": "1"},
-    "GET /kinds": None,
-    "POST /kinds": {"type": "comment", "muted": "1"},
+    "GET /types": None,
+    "POST /types": {"type": "comment", "muted": "1"},
 }
 # For everybody.
 OPEN: dict[str, Any] = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from flask import Flask
 
-from app import create_app, db, people, publishing, settings
+from app import create_app, db, people, publishing, settings, tickets
 from app.events import Event
 from app.publishing import Order
 from app.settings import Settings
@@ -79,7 +79,7 @@ class Service:
     def link(self, subject: str) -> str:
         """A one-use sign-in link."""
         with self.operator.app_context():
-            return f"{settings.current().own_url}/tickets/{db.write(people.make_ticket, subject, 600, None)}"
+            return f"{settings.current().own_url}/tickets/{db.write(tickets.make_ticket, subject, 600, None)}"
 
     @functools.cached_property
     def operator(self) -> Flask:

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from app import db, people
 from tests import inboxes, routes
 from tests.cast import Person
+from tests.hosts import Host
 
 Publish = Callable[..., Any]
 MakeApp = Callable[..., flask.Flask]
@@ -283,4 +284,23 @@ def test_each_route_gives_mallory_the_same_for_alices_id_as_for_one_that_never_w
             answers.append((answer.status_code, {**answer.get_json(), "request_id": None}, answer.content_length))
         assert answers[0] == answers[1], route
         assert answers[0][0] == 404
+    assert inboxes.everything() == before
+
+
+DIGITS = ["\u0663", "\uff13", "\u0967", "0\u0663", "3\u0663", "\u00b3", "+3", "-3", "3.0"]
+
+
+@pytest.mark.parametrize("digits", DIGITS)
+def test_an_id_is_written_in_ascii_digits(app: flask.Flask, alice: Person, publish: Publish, digits: str) -> None:
+    host = Host(app)
+    for _ in range(3):
+        event_id = host.publish("alice").get_json()["event_id"]
+    other_digits = str(event_id).translate({ord("0") + n: 0x660 + n for n in range(10)})
+    before = inboxes.everything()
+
+    for route in [route for route in routes.API if "<int:id>" in route]:
+        method, path = route.replace("<int:id>", digits).split(" ")
+        assert alice.browser.open(path, method=method).status_code == 404, route
+    for method in ("GET", "DELETE"):
+        assert host.call(method, f"/events/{other_digits}").status_code == 404
     assert inboxes.everything() == before

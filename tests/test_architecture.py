@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DOORS = "fastpath inbox_api preferences_api preferences_page publish_api pages ops cli cli_people cli_keys serve"
+DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
 AROUND_THEM = "auth guard openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup"
+INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"

@@ -330,7 +330,7 @@ def test_what_to_hear_of_is_chosen_on_a_page_that_the_panel_leads_to(service: Se
     bell = open_bell().open()
     for name in ("Preferences", "Choose what you hear of"):
         link = bell.panel.get_by_role("link", name=name, exact=True)
-        expect(link).to_have_attribute("href", f"{service.url}/kinds")
+        expect(link).to_have_attribute("href", f"{service.url}/types")
     link.click()
     expect(bell.page).to_have_title(re.compile("^Kinds of notifications"))
 

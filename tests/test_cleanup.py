@@ -10,7 +10,7 @@ from typing import Any
 import flask
 import pytest
 
-from app import db, people
+from app import db, people, tickets
 from app.publishing import Published
 from app.retention import ADVISORY_LOCK
 from tests import postgres, rows
@@ -114,7 +114,7 @@ def test_the_replaced_event_of_a_group_goes_at_its_own_time(app: flask.Flask, al
 def everything(app: flask.Flask, alice: Person, mallory: Person, publish: Publish) -> dict[str, str]:
     """One row of each kind for each of two people, and the condition that tells the moment when it is over."""
     for person, address in ((alice, "192.0.2.1"), (mallory, "192.0.2.2")):
-        db.write(people.make_ticket, person.subject, 600)
+        db.write(tickets.make_ticket, person.subject, 600)
         publish(person.subject)
         assert person.post("/notifications/read", {"through": 1}).status_code == 200
         db.write(people.end_session, person.new_session())
@@ -148,7 +148,7 @@ def test_each_kind_goes_at_its_time_and_not_before(app: flask.Flask, everything:
 
 
 def test_a_used_ticket_goes_with_its_time(app: flask.Flask, alice: Person, anonymous: Any) -> None:
-    ticket = db.write(people.make_ticket, "alice", 600)
+    ticket = db.write(tickets.make_ticket, "alice", 600)
     assert anonymous.post(f"/tickets/{ticket}").status_code == 303
     assert run_json(app, "cleanup")["deleted"] == NOTHING
 

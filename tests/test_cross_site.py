@@ -114,7 +114,7 @@ def test_changes_from_other_sites_are_403(browser: FlaskClient) -> None:
     before = inboxes.everything()
 
     for origin, site in REFUSED:
-        for route in ("POST /notifications/read", "POST /kinds"):
+        for route in ("POST /notifications/read", "POST /types"):
             answer = routes.call(browser, route, base_url=OWN, headers=headers_of(origin, site))
             assert answer.status_code == 403, (origin, site)
             assert answer.mimetype == "application/problem+json"

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from app import db, keys, limits, people, publish_api
+from app import db, keys, limits, people, people_api, publish_api
 from docs import reference
 from tests import host_network, postgres
 from tests.documents import blocks, hold, pattern
@@ -72,7 +72,7 @@ def test_the_ways_to_sign_in_work_as_their_page_shows(
     page = DOCS / "signing-in.md"
     assert f"| `{algorithm}`" in page.read_text()
     private, public = PAIRS[algorithm]()
-    app = another_app(jwt_key=public, jwt_algorithms=[algorithm], cors_origins=["https://app.example"])
+    app = another_app(jwt_key=public, jwt_algorithms=algorithm, cors_origins=["https://app.example"])
     minted: dict[str, Any] = {"key": private, "algorithm": algorithm}
     exec(blocks(page, "python")[0], minted)
 
@@ -196,4 +196,4 @@ def test_the_page_on_limits_says_what_the_code_does(app: flask.Flask) -> None:
     assert f"{publish_api.EVENT_BYTES // 1024} KiB" in page
     assert f"{publish_api.BATCH_BYTES // 1024**2} MiB" in page
     assert f"{publish_api.BATCH_RECIPIENTS:,} recipients in sum" in page
-    assert str(publish_api.TICKET_SECONDS) in (DOCS / "signing-in.md").read_text()
+    assert str(people_api.TICKET_SECONDS) in (DOCS / "signing-in.md").read_text()

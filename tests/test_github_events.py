@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests import postgres
-from tests.service import Service
+from tests.service import Service, wait_until
 from tests.web import Answer, Browser
 
 EVENTS = Path(__file__).parent / "data" / "github-events.jsonl"
@@ -86,7 +86,7 @@ def test_real_events_go_in_are_polled_read_brought_back_and_cleaned_up(
 
     # One is read, then all through the version that was shown.
     assert browser.post("/notifications/7/read") == {"unread_count": 25, "unseen_count": 25, "changed": 1}
-    assert browser.poll(tag).status == 200
+    wait_until(lambda: browser.poll(tag).status == 200, "both workers have heard of it")
     version = browser.poll().json()["version"]
     marked = browser.post("/notifications/read", {"through": version})
     assert (marked["unread_count"], marked["changed"]) == (0, 25)

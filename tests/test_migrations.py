@@ -15,7 +15,7 @@ import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from app import auth, create_app, db, keys, marking, people, preferences, publishing
+from app import auth, create_app, db, keys, marking, people, preferences, publishing, tickets
 from app.errors import Problem
 from app.events import Event
 from app.models import metadata
@@ -136,7 +136,7 @@ def use(app: flask.Flask) -> None:
     for ordinal in range(3):
         call = publishing.line_call(b"a line", ordinal)
         db.write(publishing.publish_once, call, [Order(event, ["alice", "mallory"])], timedelta(days=30))
-    db.write(people.make_ticket, "alice", 600)
+    db.write(tickets.make_ticket, "alice", 600)
     with db.engine().connect() as connection:
         alice = connection.execute(sqlalchemy.text("SELECT id FROM users WHERE subject = 'alice'")).scalar_one()
     reader = db.read(people.start_session, alice, 12)

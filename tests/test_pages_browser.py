@@ -819,8 +819,8 @@ def everything(tab: Tab, service: Service, subject: str) -> Iterator[str]:
     for path in ("/?state=archived", "/?state=unread&before=10&type=comment", "/?type=unknown&state=archived"):
         page.goto(service.url + path)
         yield f"inbox {path}"
-    page.goto(f"{service.url}/kinds")
-    yield "kinds"
+    page.goto(f"{service.url}/types")
+    yield "types"
     page.goto(service.link("grace"))
     yield "sign-in link"
     page.goto(service.url)

@@ -178,6 +178,24 @@ def test_the_list_is_by_name_in_pages(app: flask.Flask) -> None:
     assert [found["subject"] for found in page] == ["alice"]
 
 
+def test_the_list_shows_what_cannot_be_seen_in_a_name(app: flask.Flask) -> None:
+    name = "ad\u202ea \u200b\U000e0041é \u0627\U0001f514"
+    run(app, "user", "add", name)
+    rows.change("UPDATE users SET display_name = 'A\x1b[2J\x07da\u2028\u2066x'")
+
+    said = run(app, "user", "list").stdout
+
+    shown = "ad\\u202ea \\u200b\\udb40\\udc41é \u0627\U0001f514"
+    assert said == f"{shown}  A\\u001b[2J\\u0007da\\u2028\\u2066x  active\n"
+    assert "\u202e" not in run(app, "user", "list", "--json").stdout
+    assert run_json(app, "user", "list")[0]["subject"] == name
+
+
+def test_no_answer_and_no_refusal_says_a_name_raw(app: flask.Flask) -> None:
+    assert run(app, "user", "add", "ad\u202ea").stdout == "Created ad\\u202ea.\n"
+    assert run(app, "user", "password", "no\u202eone").stderr == "Error: There is no such user: no\\u202eone.\n"
+
+
 def test_the_list_of_nobody_says_so(app: flask.Flask) -> None:
     assert run(app, "user", "list").stdout == "There are no users.\n"
     assert run_json(app, "user", "list") == []

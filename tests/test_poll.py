@@ -9,7 +9,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
-from app import changes, db, people
+from app import changes, db, people, tickets
 from tests import inboxes
 from tests.cast import Person
 from tests.service import wait_until
@@ -526,7 +526,7 @@ def test_no_poll_sets_a_cookie_or_tells_to_wait(alice: Person, publish: Publish)
 
 def test_a_session_from_the_sign_in_page_gets_no_fresher_cookie(alice: Person, app: flask.Flask) -> None:
     browser = app.test_client()
-    signed_in = browser.post(f"/tickets/{db.write(people.make_ticket, 'alice', 60)}")
+    signed_in = browser.post(f"/tickets/{db.write(tickets.make_ticket, 'alice', 60)}")
     assert "belfry=" in signed_in.headers["Set-Cookie"]
 
     for _ in range(3):

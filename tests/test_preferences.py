@@ -9,7 +9,7 @@ import pytest
 from app import db
 from tests import inboxes, postgres, rows
 from tests.cast import Person
-from tests.hosts import Host, errors_of
+from tests.hosts import Host, errors_of, event
 from tests.service import wait_until
 
 
@@ -38,6 +38,29 @@ def test_a_reader_knows_the_types_they_have_met_by_name(host: Host, alice: Perso
     assert alice.get("/preferences").get_json() == {
         "preferences": [{"type": name, "muted": False} for name in ("alert", "comment", "mention")]
     }
+
+
+def test_the_list_is_of_the_newest_thousand_and_of_what_was_decided(host: Host, alice: Person) -> None:
+    for name in ("forgotten", "muted", "heard-again"):
+        host.publish("alice", type=name)
+    mute(alice, "muted")
+    mute(alice, "heard-again")
+    mute(alice, "heard-again", False)
+    inboxes.fill(alice, 1000)
+
+    assert known(alice) == {"bulk": False, "heard-again": False, "muted": True}
+    assert mute(alice, "forgotten").status_code == 404
+    assert mute(alice, "muted", False).status_code == 200
+
+
+def test_of_many_types_fifty_are_listed_and_every_muted_one(host: Host, alice: Person) -> None:
+    host.publish_batch(*[event("alice", type=f"type-{number:02}") for number in range(60)])
+    assert list(known(alice)) == [f"type-{number:02}" for number in range(50)]
+
+    assert mute(alice, "type-57").status_code == 200  # one that a row of the inbox shows, listed or not
+
+    assert list(known(alice)) == [*[f"type-{number:02}" for number in range(50)], "type-57"]
+    assert known(alice)["type-57"]
 
 
 @pytest.mark.parametrize("verb", ["read", "archive"])

@@ -223,6 +223,15 @@ def test_what_makes_no_event_for_everyone_takes_no_key(app: flask.Flask, alice: 
     assert (rows.count("events"), rows.count("idempotency_keys")) == (0, 0)
 
 
+@pytest.mark.parametrize("recipients", [["everyone"], ["alice", "everyone"]])
+def test_the_word_everyone_is_not_taken_for_a_person(app: flask.Flask, alice: Person, recipients: list[str]) -> None:
+    done = run(app, "send", *recipients, "--type", "news", "--title", "For all")
+
+    assert done.exit_code == 2
+    assert "--everyone" in done.stderr
+    assert (rows.count("events"), rows.count("users")) == (0, 1)
+
+
 def test_a_killed_run_to_everyone_is_completed_by_repeating_it(app: flask.Flask) -> None:
     url = db.engine().url.render_as_string(hide_password=False)
     add_users(url, 2500)

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import db, limits, people
+from app import db, limits, people, tickets
 from tests import rows
 from tests.variants import another_app
 
@@ -217,7 +217,7 @@ def test_behind_two_proxies_the_entry_before_the_last_counts(app: flask.Flask) -
 def test_links_are_not_counted(app: flask.Flask, anonymous: FlaskClient) -> None:
     db.write(people.save_user, "ada", None, None)
     for _ in range(3):
-        path = f"/tickets/{db.write(people.make_ticket, 'ada', 60)}"
+        path = f"/tickets/{db.write(tickets.make_ticket, 'ada', 60)}"
         assert anonymous.get(path).status_code == 200
         assert anonymous.post(path).status_code == 303
     anonymous.get("/login")

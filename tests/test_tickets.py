@@ -8,7 +8,7 @@ import flask
 import pytest
 from flask.testing import FlaskClient
 
-from app import db, people
+from app import db, people, tickets
 from tests import rows
 from tests.cast import Person
 from tests.commands import run
@@ -20,7 +20,7 @@ NO_GOOD = "This sign-in link has been used, or its time is over. Ask for a new o
 @pytest.fixture
 def ticket(alice: Person) -> str:
     """A link of alice's, without the host."""
-    return f"/tickets/{db.write(people.make_ticket, 'alice', 60)}"
+    return f"/tickets/{db.write(tickets.make_ticket, 'alice', 60)}"
 
 
 def test_looking_spends_nothing_and_the_form_signs_in(anonymous: FlaskClient, ticket: str) -> None:
@@ -81,7 +81,7 @@ def test_used_expired_unknown_and_disabled_look_the_same(app: flask.Flask, anony
     paths = {"unknown": "/tickets/nonsense"}
     for subject in ("used", "expired", "disabled"):
         db.write(people.save_user, subject, None, None)
-        paths[subject] = f"/tickets/{db.write(people.make_ticket, subject, 60)}"
+        paths[subject] = f"/tickets/{db.write(tickets.make_ticket, subject, 60)}"
     anonymous.post(paths["used"])
     rows.change(
         "UPDATE tickets SET expires_at = now() FROM users WHERE users.id = user_id AND users.subject = 'expired'"

@@ -111,7 +111,7 @@ def test_an_unknown_subject_becomes_a_user_with_an_empty_inbox(trusting: FlaskCl
 @pytest.mark.parametrize("algorithm", list(PRIVATE_KEYS))
 def test_a_public_key_checks_what_its_private_half_signed(app: flask.Flask, algorithm: str) -> None:
     key = PRIVATE_KEYS[algorithm]
-    with another_app(jwt_key=public(key), jwt_algorithms=[algorithm]) as other:
+    with another_app(jwt_key=public(key), jwt_algorithms=algorithm) as other:
         browser = other.test_client()
         assert poll(browser, token(key, algorithm)).status_code == 200
 
@@ -365,23 +365,23 @@ def private(key: Any) -> str:
     ("wrong", "named"),
     [
         ({"jwt_key": "too short"}, "JWT_KEY"),
-        ({"jwt_key": SECRET, "jwt_algorithms": ["RS256"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": SECRET, "jwt_algorithms": ["HS256", "RS256"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": SECRET, "jwt_algorithms": []}, "JWT_ALGORITHMS"),
-        ({"jwt_key": SECRET, "jwt_algorithms": ["none"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": SECRET, "jwt_algorithms": ["HS512"]}, "JWT_ALGORITHMS"),
+        ({"jwt_key": SECRET, "jwt_algorithms": "RS256"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": SECRET, "jwt_algorithms": "HS256,RS256"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": SECRET, "jwt_algorithms": ","}, "JWT_ALGORITHMS"),
+        ({"jwt_key": SECRET, "jwt_algorithms": "none"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": SECRET, "jwt_algorithms": "HS512"}, "JWT_ALGORITHMS"),
         ({"jwt_key": public(PRIVATE_KEYS["RS256"])}, "JWT_ALGORITHMS"),
-        ({"jwt_key": public(PRIVATE_KEYS["RS256"]), "jwt_algorithms": ["ES256"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": public(PRIVATE_KEYS["RS256"]), "jwt_algorithms": ["RS256", "HS256"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": "\n" + public(PRIVATE_KEYS["ES256"]), "jwt_algorithms": ["HS256"]}, "JWT_ALGORITHMS"),
-        ({"jwt_key": private(PRIVATE_KEYS["RS256"]), "jwt_algorithms": ["RS256"]}, "JWT_KEY"),
+        ({"jwt_key": public(PRIVATE_KEYS["RS256"]), "jwt_algorithms": "ES256"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": public(PRIVATE_KEYS["RS256"]), "jwt_algorithms": "RS256,HS256"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": "\n" + public(PRIVATE_KEYS["ES256"]), "jwt_algorithms": "HS256"}, "JWT_ALGORITHMS"),
+        ({"jwt_key": private(PRIVATE_KEYS["RS256"]), "jwt_algorithms": "RS256"}, "JWT_KEY"),
         (
-            {"jwt_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "jwt_algorithms": ["RS256"]},
+            {"jwt_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "jwt_algorithms": "RS256"},
             "JWT_KEY",
         ),
         ({"jwt_key": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQC7 ada@example"}, "JWT_KEY"),
-        ({"jwt_key": public(rsa.generate_private_key(65537, 1024)), "jwt_algorithms": ["RS256"]}, "JWT_KEY"),
-        ({"jwt_key": public(ec.generate_private_key(ec.SECP384R1())), "jwt_algorithms": ["ES256"]}, "JWT_KEY"),
+        ({"jwt_key": public(rsa.generate_private_key(65537, 1024)), "jwt_algorithms": "RS256"}, "JWT_KEY"),
+        ({"jwt_key": public(ec.generate_private_key(ec.SECP384R1())), "jwt_algorithms": "ES256"}, "JWT_KEY"),
     ],
 )
 def test_a_key_that_its_algorithm_cannot_use_is_refused_at_the_start(wrong: dict[str, Any], named: str) -> None:
@@ -393,5 +393,5 @@ def test_a_key_that_its_algorithm_cannot_use_is_refused_at_the_start(wrong: dict
 
 @pytest.mark.parametrize("algorithm", list(PRIVATE_KEYS))
 def test_a_key_that_its_algorithm_can_use_is_accepted(algorithm: str) -> None:
-    chosen = settings.load(jwt_key="\n" + public(PRIVATE_KEYS[algorithm]), jwt_algorithms=[algorithm])
-    assert chosen.jwt_algorithms == [algorithm]
+    chosen = settings.load(jwt_key="\n" + public(PRIVATE_KEYS[algorithm]), jwt_algorithms=algorithm)
+    assert chosen.jwt_algorithms == algorithm

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 from werkzeug.wrappers import Response
 
-from app import db, people
+from app import db, people, tickets
 from app.publishing import Published
 from tests.cast import Person
 from tests.commands import run
@@ -55,7 +55,7 @@ def links(page: str) -> set[str]:
 
 def test_every_link_of_every_page_carries_the_prefix(app: flask.Flask, reader: Reader, publish: Publish) -> None:
     publish("alice", url="/elsewhere")
-    ticket = f"{PREFIX}/tickets/{db.write(people.make_ticket, 'alice', 60)}"
+    ticket = f"{PREFIX}/tickets/{db.write(tickets.make_ticket, 'alice', 60)}"
     pages = [reader.open(f"{PREFIX}/login"), reader.open(ticket)]
     assert reader.sign_in().status_code == 303
     pages += [reader.open(f"{PREFIX}/"), reader.open(f"{PREFIX}/none", headers={"Accept": "text/html"})]

@@ -312,6 +312,8 @@ async function send(address) {
 
 // Where a picture does not come, the initials beneath it are seen.
 list.addEventListener('error', ({ target }) => target instanceof HTMLImageElement && target.remove(), true);
+// Some may have failed before this script was here.
+for (const picture of list.querySelectorAll('img')) if (picture.complete && !picture.naturalWidth) picture.remove();
 list.addEventListener('click', follow);
 list.addEventListener('auxclick', follow);
 

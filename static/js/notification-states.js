@@ -22,7 +22,7 @@ export function emptyState(bell, say) {
 
 /** A link to where the reader chooses what to hear of: a page that knows its reader by the session only. */
 export function preferences(/** @type {Bell} */ bell, /** @type {Say} */ say, /** @type {string} */ part) {
-  const href = bell.getAttribute('preferences-url') ?? (bell.usesToken ? null : bell.address('kinds'));
+  const href = bell.getAttribute('preferences-url') ?? (bell.usesToken ? null : bell.address('types'));
   return href && make('a', { href, part }, say(part));
 }
 

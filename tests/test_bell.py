@@ -105,6 +105,7 @@ def test_another_user_in_an_answer_empties_the_bell(service: Service, open_bell:
     expect(bell.row("For Ada")).to_be_visible()
     bell.rows.first.hover()  # in use: nothing of one's own would be taken away now
     ticket = service.link("grace").split("/tickets/")[1]
+    bell.wait_for_polls(1)  # one on its way with ada's cookie would be told, rightly, that her session is over
     bell.page.context.request.post(f"{service.url}/tickets/{ticket}", form={})
     expect(bell.row("For Grace")).to_be_visible()
     expect(bell.rows).to_have_count(1)

@@ -123,7 +123,7 @@ def for_driver(statement: TextClause) -> str:
 
 
 def rows(connection: Connection, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What a question finds, straight from the driver: for polls, whose greatest part SQLAlchemy's own work would be.
+    """What a question finds, straight from the driver: for what every request asks, at a third of the price.
 
     Raises what SQLAlchemy raises, which takes over where the connection is dead: it knows what else that means.
     """

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from app import db
 from app.errors import Problem
 
 SCOPES = ("publish", "people", "tickets")
@@ -44,6 +45,7 @@ FIND = text("""
     FROM api_keys
     WHERE prefix = :prefix AND revoked_at IS NULL AND (expires_at IS NULL OR now() < expires_at)
 """)
+FAST_FIND = db.for_driver(FIND)
 # Asked again under the row's lock: of a hundred calls that come at once, one writes.
 USE = text("""
     UPDATE api_keys SET last_used_at = now()
@@ -61,14 +63,14 @@ def find(connection: Connection, key: str) -> Sender | None:
     if form is None:
         return None
     prefix, secret = form.groups()
-    found = connection.execute(FIND, {"prefix": prefix}).one_or_none()
+    found = db.rows(connection, FAST_FIND, {"prefix": prefix})
+    key_id, digest, scopes, is_stale = found[0] if found else (0, NOBODYS_DIGEST, (), False)
     # Compared in any case, and in constant time: how long it takes tells nothing about the prefix or the secret.
-    is_right = hmac.compare_digest(_digest(secret), bytes(found.digest) if found else NOBODYS_DIGEST)
-    if not is_right or found is None:
+    if not hmac.compare_digest(_digest(secret), digest) or not found:
         return None
-    if found.is_stale:
-        connection.execute(USE, {"id": found.id})
-    return Sender(found.id, frozenset(found.scopes))
+    if is_stale:
+        connection.execute(USE, {"id": key_id})
+    return Sender(key_id, frozenset(scopes))
 
 
 LIST = text("""

@@ -246,6 +246,7 @@ COUNT = text("""
         expires_at = CASE WHEN counter.expires_at <= now() THEN excluded.expires_at ELSE counter.expires_at END
     RETURNING count
 """)
+FAST_COUNT = db.for_driver(COUNT)
 GET = text("SELECT count FROM rate_limits WHERE key = :key AND now() < expires_at")
 SECONDS_LEFT = text("SELECT extract(epoch FROM expires_at - now()) FROM rate_limits WHERE key = :key")
 CLEAR = text("DELETE FROM rate_limits WHERE key = :key")
@@ -265,7 +266,8 @@ class PostgresStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         def count(connection: Connection) -> int:
-            return int(connection.execute(COUNT, {"key": key, "expiry": expiry, "amount": amount}).scalar_one())
+            [(present,)] = db.rows(connection, FAST_COUNT, {"key": key, "expiry": expiry, "amount": amount})
+            return int(present)
 
         return db.at_once(count)
 

@@ -42,6 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _server.__enter__()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a good part of the tests waits, for a browser, a lock or a notice."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _server is not None:
         _server.__exit__(None, None, None)

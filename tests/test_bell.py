@@ -755,6 +755,42 @@ def test_forced_colours_keep_the_badge_and_what_is_unread(service: Service, open
     bell.open()
     bar = bell.row("One").evaluate("row => getComputedStyle(row, '::before').backgroundColor")
     assert bar != bell.panel.evaluate("panel => getComputedStyle(panel).backgroundColor")
+    expect(bell.panel.get_by_role("button", name="Unread", exact=True)).to_have_css("border-top-width", "2px")
+    expect(bell.panel.get_by_role("button", name="All", exact=True)).to_have_css("border-top-width", "1px")
+
+
+def test_what_is_written_the_other_way_begins_at_the_same_edge(service: Service, open_bell: OpenBell) -> None:
+    service.send("ada", title="مرحبا", body="نص عربي")
+    expect(open_bell().open().element.locator("[part=body]")).to_have_css("text-align", "left")
+
+
+@pytest.mark.parametrize(("height", "place"), [(800, "fixed; bottom: 0"), (256, "static")], ids=["at the foot", "low"])
+def test_all_of_the_panel_can_be_reached_wherever_the_bell_is(
+    service: Service, open_bell: OpenBell, height: int, place: str
+) -> None:
+    send_all(service, "ada", ({"title": str(number)} for number in range(20)))
+    bell = open_bell(viewport={"width": 320, "height": height}, bypass_csp=True)
+    bell.element.evaluate("(bell, place) => bell.setAttribute('style', `position: ${place}`)", place)
+    bell.open()
+    box = bell.panel.bounding_box()
+    assert box
+    assert 0 <= box["y"] < box["y"] + 150 < box["y"] + box["height"] <= height
+    bell.panel.get_by_role("link", name="See all notifications").scroll_into_view_if_needed()
+    expect(bell.panel.get_by_role("link", name="See all notifications")).to_be_in_viewport(ratio=1)
+
+
+def test_the_shortcuts_can_be_read_in_a_low_window_and_are_gone_the_next_time(open_bell: OpenBell) -> None:
+    bell = open_bell(viewport={"width": 320, "height": 256}).open()  # 1280 by 1024 at 400 %
+    bell.press("Keyboard shortcuts")
+    told = bell.panel.get_by_text("Close", exact=True)
+    told.scroll_into_view_if_needed()
+    assert told.evaluate(
+        "(told, panel) => told.getBoundingClientRect().bottom <= panel.getBoundingClientRect().bottom",
+        bell.panel.element_handle(),
+    )
+    bell.page.keyboard.press("Escape")
+    bell.open()
+    expect(told).to_be_hidden()
 
 
 def test_it_moves_only_for_those_who_do_not_mind(service: Service, open_bell: OpenBell) -> None:

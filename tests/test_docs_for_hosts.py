@@ -118,9 +118,9 @@ def test_the_ten_lines_are_those_of_the_example() -> None:
     assert textwrap.indent(lines, "    ") in host
     assert len(lines.splitlines()) <= 10
     template = (postgres.ROOT / "examples/flask-host/templates/notes.html").read_text()
-    template = template.replace("{{ belfry }}", "https://bell.example").replace(
-        "{{ url_for('bell_token') }}", "/bell-token"
-    )
+    template = template.replace("{{ belfry }}", "https://bell.example")
+    for name, address in (("bell_token", "/bell-token"), ("inbox", "/inbox")):
+        template = template.replace(f"{{{{ url_for('{name}') }}}}", address)
     for line in blocks(DOCS / "signing-in.md", "html")[0].splitlines():
         assert line in template
 

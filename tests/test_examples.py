@@ -41,7 +41,7 @@ def test_the_page_has_the_bell_and_lets_it_work(product: FlaskClient) -> None:
     [service] = re.findall(
         r'<script type="module" src="(\S+)/belfry/static/js/notification-bell.js"></script>', page.text
     )
-    assert '<notification-bell token-url="/bell-token"></notification-bell>' in page.text
+    assert '<notification-bell token-url="/bell-token" inbox-url="/inbox"></notification-bell>' in page.text
     policy = dict(rule.strip().split(" ", 1) for rule in page.headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
     for kind in ("script-src", "style-src", "img-src", "connect-src"):
@@ -159,12 +159,15 @@ def test_the_readmes_commands_lead_from_a_fresh_clone_to_a_ringing_bell(checkout
             assert (rung["title"], rung["body"]) == ("Grace Hopper mentioned you in “Note G”", "@charles, look at B1.")
             assert rung["url"].startswith(f"{page}/#")
 
-            # The other way in: through Belfry's sign-in link and back to the product's page.
+            # The other way in: through Belfry's sign-in link to its inbox page.
+            all_of_them = window.get_by_role("link", name="See all notifications")
+            expect(all_of_them).to_have_attribute("href", "/inbox")
             ticket = charles.open("/inbox")
             assert b"Continue as <bdi>Charles Babbage</bdi>" in ticket.body
             [action] = re.findall(r'action="(/tickets/[^"]+)"', ticket.body.decode())
-            back = charles.submit(bell + action)
-            assert b"@charles, look at B1." in back.body
+            inbox = charles.submit(bell + action)
+            assert b'<ul class="list" id="list"' in inbox.body
+            assert b"@charles, look at B1." in inbox.body
             assert charles.open(f"{bell}/notifications/unread").json()["notifications"][0] == rung
             window.get_by_role("link", name="Grace Hopper mentioned you in “Note G”").click()
             expect(window).to_have_url(rung["url"])

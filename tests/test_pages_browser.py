@@ -231,6 +231,18 @@ def test_where_the_focus_goes_without_javascript(service: Service, three: str, o
     expect(tab.page.get_by_role("link", name="Second")).to_be_focused()
 
 
+def test_without_javascript_a_marked_row_comes_back_with_what_stands_above_it(
+    service: Service, three: str, open_tab: OpenTab
+) -> None:
+    tab = open_tab(java_script_enabled=False, viewport={"width": 640, "height": 360})
+    sign_in(tab, service, three)
+    tab.button("Mark as read: Third").press("Enter")
+    expect(tab.page).to_have_url(re.compile("#n3$"))
+    place = tab.row("Third").bounding_box()
+    assert place
+    assert 100 < place["y"] < 200
+
+
 def test_without_javascript_a_link_only_follows(service: Service, three: str, open_tab: OpenTab) -> None:
     tab = open_tab(java_script_enabled=False)
     sign_in(tab, service, three)

@@ -113,8 +113,7 @@ def host(belfry_url: str, belfry_key: str, jwt_key: str, **limits: Any) -> flask
     @login_required  # type: ignore[untyped-decorator]
     def inbox() -> ResponseReturnValue:
         client.save_user(current_user.id, display_name=current_user.name)
-        back = flask.url_for("notes", _external=True)
-        return flask.redirect(client.ticket(current_user.id, return_to=back), 303)
+        return flask.redirect(client.ticket(current_user.id), 303)
 
     @app.errorhandler(BelfryError)
     def apologise(error: BelfryError) -> ResponseReturnValue:

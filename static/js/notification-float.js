@@ -16,7 +16,7 @@ export function land(region) {
   region.removeAttribute('popover');
 }
 
-/** Beside the button, inside the window, on the side where there is room. */
+/** Below the button, or above it where there is more room, and inside the window. */
 function place(region) {
   const { style } = region;
   const button = region.previousElementSibling.getBoundingClientRect();
@@ -24,8 +24,12 @@ function place(region) {
   const width = region.offsetWidth;
   const toLeft = getComputedStyle(region).direction === 'rtl' ? button.left : button.right - width;
   style.left = `${Math.max(Math.min(toLeft, room - width - 8), 8)}px`;
-  style.top = `${Math.max(button.bottom + 8, 8)}px`;
-  style.maxHeight = `${Math.max(innerHeight - Math.max(button.bottom, 0) - 24, 240)}px`;
+  const below = innerHeight - Math.max(button.bottom, 0) - 24;
+  const above = Math.min(button.top, innerHeight) - 24;
+  const isBelow = below >= Math.min(above, 240);
+  style.top = isBelow ? `${Math.max(button.bottom + 8, 8)}px` : 'auto';
+  style.bottom = isBelow ? 'auto' : `${Math.max(innerHeight - button.top + 8, 8)}px`;
+  style.maxHeight = `${isBelow ? below : above}px`;
 }
 
 /** A click outside, and the focus going elsewhere. @param {any} bell @param {AbortSignal} signal */

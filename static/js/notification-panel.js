@@ -87,6 +87,7 @@ export class NotificationPanel {
     this.closing.abort();
     clearInterval(this.#minute);
     const hadFocus = this.#region.contains(this.#focused);
+    if (!this.keys.hidden) this.#help();
     land(this.#region);
     if (hadFocus) this.#bell.button.focus();
     this.notice.replaceChildren();
@@ -103,7 +104,7 @@ export class NotificationPanel {
 
   get #isInUse() {
     return this.#isOpen && this.#rows.size > 0
-      && (this.list.matches(':hover') || this.list.contains(this.#focused) || this.body.scrollTop > 0);
+      && (this.list.matches(':hover') || this.list.contains(this.#focused) || this.body.scrollTop + this.#region.scrollTop > 0);
   }
 
   /** Another person is signed in. */

@@ -44,10 +44,11 @@ export class NotificationRow {
         actor ? pointTo(make(webAddress(actor.url) ? 'a' : 'span', { dir: 'auto' }, actor.name), actor.url) : null,
         this.time,
         count > 1 ? make('span', {}, say('earlier', { count: count - 1 })) : null));
+    const archive = say('archive', { title });
     this.element = make('li', { part: 'item', class: `item ${priority}` },
       this.#face(actor, isAllowedPicture), text,
       make('div', { class: 'actions' }, this.#toggle,
-        make('button', { type: 'button', class: 'round', 'aria-label': say('archive', { title }), onclick: () => actions.archive(this) }, icon(BOX))));
+        make('button', { type: 'button', class: 'round', 'aria-label': archive, title: archive, onclick: () => actions.archive(this) }, icon(BOX))));
     this.show(read_at !== null);
     this.tick();
   }
@@ -57,7 +58,7 @@ export class NotificationRow {
     this.read = read;
     this.element.classList.toggle('read', read);
     this.#unread.hidden = read;
-    this.#toggle.setAttribute('aria-label', this.say(read ? 'markUnread' : 'markRead', { title: this.title }));
+    this.#toggle.title = this.#toggle.ariaLabel = this.say(read ? 'markUnread' : 'markRead', { title: this.title });
     this.#toggle.replaceChildren(icon(read ? DOT : CHECK));
   }
 

@@ -19,6 +19,7 @@ import pytest
 
 from app.request_head import MOST_FIELDS, Refused, parse
 from tests import postgres
+from tests.hosts import WireHost, make_key
 from tests.service import Service, running_service, wait_until
 from tests.web import Browser
 
@@ -319,6 +320,33 @@ def test_long_work_aside_lets_others_work() -> None:
     command = [sys.executable, "-c", BESIDE]
     done = subprocess.run(command, cwd=postgres.ROOT, capture_output=True, text=True, timeout=30)
     assert done.stdout == "b'somebody else'\n", done.stderr
+
+
+# What takes longest to clean of so many characters: marks that have to be put in order.
+SLOW_BODY = "a" + "\u0301" * 1999 + "\u0316" * 2000
+
+
+def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
+    with running_service(WEB_CONCURRENCY="1") as service:
+        service.add_user("alice")
+        host = WireHost(service.url, make_key(service.database_url))
+        event = {"type": "comment", "title": "Slow", "body": SLOW_BODY, "recipients": ["alice"]}
+        over: list[float] = []
+
+        def publish() -> None:
+            began = time.monotonic()
+            assert host.call("POST", "/events/batch", {"events": [event] * 30}).status == 201
+            over.append(time.monotonic() - began)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        longest = 0.0
+        while not over:
+            began = time.monotonic()
+            assert Browser(service.url).open("/static/js/poller.js").status == 200
+            longest = max(longest, time.monotonic() - began)
+        publisher.join()
+        assert longest < over[0] / 2
 
 
 CHUNKS = """

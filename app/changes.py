@@ -198,7 +198,9 @@ class Teller:
                         time.sleep(GATHER)
             except Exception as error:  # whatever it is: the next change must find this thread alive
                 log.warning("changes not told: %s", type(error).__name__)
-                self._told(again=not has_failed)  # once more, by a new connection; then it is given up
+                self._failed(for_good=has_failed)  # once more, by a new connection; then it is given up
+                if not has_failed:
+                    time.sleep(FIRST_PAUSE)
                 has_failed = True
 
     def _next(self) -> dict[int, int]:
@@ -208,9 +210,16 @@ class Teller:
             self._taken, self._waiting = self._waiting, {}
             return self._taken
 
-    def _told(self, *, again: bool = False) -> None:
+    def _told(self) -> None:
         with self._state:
-            if again:
+            self._taken = {}
+            self._state.notify_all()
+
+    def _failed(self, *, for_good: bool) -> None:
+        with self._state:
+            if for_good:  # what nobody has tried to tell goes too: without a connection this would never end
+                self._waiting = {}
+            else:
                 self._add(self._taken)
             self._taken = {}
             self._state.notify_all()

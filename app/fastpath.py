@@ -60,7 +60,6 @@ class FastPath:
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
         self.oldest = int(app.permanent_session_lifetime.total_seconds())
-        self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -191,7 +191,7 @@ def _checked(model: type[M], given: Any) -> M:
 
 @pages.route("/login", methods=["GET", "POST"])
 def sign_in() -> ResponseReturnValue:
-    if flask.request.method == "GET":
+    if flask.request.method != "POST":
         return _sign_in_page(flask.request.args.get("next", ""))
     fields = guard.form()
     subject, wanted = fields.get("username", ""), fields.get("next", "")

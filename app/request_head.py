@@ -21,7 +21,7 @@ REASONS = {
     501: "Not Implemented",
 }
 
-REQUEST_LINE = re.compile(r"([A-Z][A-Z-]{0,19}) (?:https?://[^/?# ]+)?(/[\x21-\x7e]*) (HTTP/1\.[01])")
+REQUEST_LINE = re.compile(r"([A-Z][A-Z-]{0,19}) (?:https?://([^/?# ]+))?(/[\x21-\x7e]*) (HTTP/1\.[01])")
 # Control characters anywhere, and ends of lines that are not CR LF.
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -61,9 +61,9 @@ def parse(raw: bytes) -> Head:
     if len(first) > LONGEST_LINE:
         raise Refused(414)
     line = REQUEST_LINE.fullmatch(first)
-    if line is None or "#" in line[2]:
+    if line is None or "#" in line[3]:
         raise Refused(400)
-    method, target, version = line.groups()
+    method, host, target, version = line.groups()
     path, _, query = target.partition("?")
     environ = {
         "REQUEST_METHOD": method,
@@ -73,6 +73,7 @@ def parse(raw: bytes) -> Head:
         "SERVER_PROTOCOL": version,
     }
     _add_fields(environ, fields)
+    _check_host(environ, host)
     length, is_chunked = _framing(environ, version)
     connection = environ.get("HTTP_CONNECTION", "").lower()
     expects = environ.get("HTTP_EXPECT", "").lower()
@@ -119,6 +120,15 @@ def _key(name: str) -> str | None:
         return ""
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def _check_host(environ: dict[str, str], host_of_target: str | None) -> None:
+    """Refuses a request without a host (RFC 9112 section 3.2), and one with two: in its target and in its field."""
+    host = environ.get("HTTP_HOST")
+    if host is None and environ["SERVER_PROTOCOL"] == "HTTP/1.1":
+        raise Refused(400)
+    if host_of_target is not None and (host or "").lower() != host_of_target.lower():
+        raise Refused(400)
 
 
 def _framing(environ: dict[str, str], version: str) -> tuple[int, bool]:

@@ -25,12 +25,16 @@ LONGEST_HEAD = 65536
 LEFT_OVER = 8 * 1024 * 1024
 LEFT_OVER_SECONDS = 2
 LITTLE = 65536  # after so much of it the connection can be kept
-TURN = 16  # requests that are answered on one connection before others have their turn, be they already waiting
+# Requests, or pieces of a body, that are read on one connection before others have their turn, be they already there.
+TURN = 16
 GOODBYE_SECONDS = 0.5  # in which who keeps an idle connection to a stopping worker may send one more request
 
 
 class Handler(PyWSGIHandler):  # type: ignore[misc]
     """One connection: request after request."""
+
+    status: bytes | None
+    response_headers: list[tuple[bytes, bytes]]
 
     def __init__(self, connection: Any, address: Any, server: "Server") -> None:
         super().__init__(connection, address, server)
@@ -44,9 +48,9 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         finally:
             self.server.handlers.discard(self)
 
-    def handle_one_request(self) -> Any:
-        """None where the connection is over, True where it goes on, or a status and a whole answer."""
-        self.response_length = 0
+    def handle_one_request(self) -> bool | None:
+        """None where the connection is over, True where it goes on."""
+        self.response_length, self.response_headers = 0, []
         self.requests += 1
         if self.requests % TURN == 0:
             gevent.sleep(0)
@@ -56,7 +60,8 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
                 return None
             head = request_head.parse(raw)
         except Refused as refused:
-            return str(refused.status), refused.answer()
+            self._refuse(refused)
+            return None
         except OSError:
             return None
         self._take(head)
@@ -144,6 +149,16 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
                 raise Refused(431)
         return head[:-4]
 
+    def _refuse(self, refused: Refused) -> None:
+        """The last answer on a connection. What could not be read stands in the log as a dash."""
+        self.time_start = self.time_finish = time.time()
+        self.status = b"%d" % refused.status
+        unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
+        self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
+        with contextlib.suppress(OSError):  # nobody waits for it
+            self.socket.sendall(refused.answer())
+        self.log_request()
+
     def _take(self, head: request_head.Head) -> None:
         self.environ = {**self.server.environ, **head.environ}
         self.environ["REMOTE_ADDR"], self.environ["REMOTE_PORT"] = self.client_address[0], str(self.client_address[1])
@@ -186,6 +201,7 @@ class _Timely:
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
+        self.reads = 0
 
     def read1(self, size: int, /) -> bytes:
         with self._deadline():
@@ -198,6 +214,9 @@ class _Timely:
         return line
 
     def _deadline(self) -> gevent.Timeout:
+        self.reads += 1
+        if self.reads % TURN == 0:  # what is there already is read without a pause, be it a chunk for each byte
+            gevent.sleep(0)
         return gevent.Timeout(max(0.001, self.handler.body_deadline - time.monotonic()), TimeoutError("a slow body"))
 
 

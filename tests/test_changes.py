@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -14,7 +15,7 @@ import sqlalchemy
 from sqlalchemy import TextClause
 
 from app import changes, create_app, db, marking, people, personal_data, publishing
-from app.changes import EVERYBODY, FORGET, Teller, parse, payloads
+from app.changes import EVERYBODY, FIRST_PAUSE, FORGET, Teller, parse, payloads
 from app.events import Event
 from app.publishing import Order
 from app.validation import check
@@ -239,6 +240,23 @@ def test_what_could_not_be_told_is_tried_once_more_by_a_new_connection(app: flas
         changes.current().tell({2: 2})
 
         assert ear.heard() == {2: 2}
+
+
+def test_what_cannot_be_told_at_all_is_given_up_after_two_tries() -> None:
+    tries: list[float] = []
+
+    @contextlib.contextmanager
+    def connect() -> Iterator[sqlalchemy.Connection]:
+        tries.append(time.monotonic())
+        raise ConnectionRefusedError
+        yield
+
+    teller = Teller(connect)
+    teller.tell({1: 1})
+    teller.flush()
+
+    assert len(tries) == 2
+    assert tries[1] - tries[0] >= FIRST_PAUSE
 
 
 def test_a_thread_that_has_nothing_to_tell_for_long_goes_and_another_comes(app: flask.Flask) -> None:

@@ -87,6 +87,12 @@ def test_a_page_asks_to_sign_in_and_comes_back_while_the_api_answers_401(anonymo
     assert sign_in(anonymous, ada, PASSWORD, wanted).location == "/?a=1&b=2"
 
 
+def test_head_is_get_without_the_page(anonymous: FlaskClient) -> None:
+    head, page = anonymous.head("/login"), anonymous.get("/login")
+    assert (head.status_code, head.data) == (200, b"")
+    assert head.headers["Content-Length"] == page.headers["Content-Length"]
+
+
 def test_other_encodings_than_a_form_are_refused(anonymous: FlaskClient, ada: str) -> None:
     fields = {"username": ada, "password": PASSWORD}
 

@@ -5,11 +5,13 @@ import http.client
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -17,6 +19,7 @@ import pytest
 
 from app.request_head import MOST_FIELDS, Refused, parse
 from tests import postgres
+from tests.hosts import WireHost, make_key
 from tests.service import Service, running_service, wait_until
 from tests.web import Browser
 
@@ -52,6 +55,8 @@ AMBIGUOUS = {
     "a field without a name": (400, fields(b": 0")),
     "a folded field": (400, fields(b"X: a", b" b")),
     "a field first of all folded": (400, fields(host=b" " + HOST.strip())),
+    "no host": (400, b"GET / HTTP/1.1\r\n\r\n"),
+    "a target of another host": (400, fields(first=b"GET http://other.example/ HTTP/1.1")),
     "two hosts": (400, fields(b"Host: other.example")),
     "two types": (400, fields(b"Content-Type: application/json", b"Content-Type: text/plain")),
     "two authorizations": (400, fields(b"Authorization: Bearer a", b"Authorization: Bearer b")),
@@ -107,6 +112,7 @@ def test_what_could_be_read_in_two_ways_is_refused_and_nothing_after_it_is_read(
 
 BAD_CHUNKS = {
     "no size": b"\r\n{}\r\n0\r\n\r\n",
+    "a blank before a size": b" 2\r\n{}\r\n0\r\n\r\n",
     "a size with a sign": b"+2\r\n{}\r\n0\r\n\r\n",
     "a size as Python writes it": b"0x2\r\n{}\r\n0\r\n\r\n",
     "a size with an underscore": b"0_2\r\n{}\r\n0\r\n\r\n",
@@ -121,12 +127,14 @@ BAD_CHUNKS = {
 @pytest.mark.parametrize("name", BAD_CHUNKS)
 def test_bad_chunks_are_refused_and_nothing_after_them_is_read(service: Service, name: str) -> None:
     head = fields(
-        b"Transfer-Encoding: chunked", b"Content-Type: application/json", first=b"POST /api/v1/events HTTP/1.1"
+        b"Transfer-Encoding: chunked",
+        b"Content-Type: application/x-www-form-urlencoded",
+        first=b"POST /login HTTP/1.1",  # which reads its body before it looks who is there
     )
     with connected(service) as wire:
         wire.sendall(head + BAD_CHUNKS[name] + NEXT)
         answer = everything(wire)
-    assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
+    assert answer.startswith(b"HTTP/1.1 400 "), answer[:200]
     assert answer.count(b"HTTP/1.1") == 1
 
 
@@ -159,18 +167,18 @@ def test_a_client_that_waits_for_leave_gets_it_only_where_its_body_is_wanted(ser
     ("target", "path", "query"),
     [
         ("/a%20b%2Fc?d=%20&e", "/a b/c", "d=%20&e"),
-        ("http://app.example/a?b", "/a", "b"),
+        ("http://App.example/a?b", "/a", "b"),
         ("//elsewhere/a", "//elsewhere/a", ""),
         ("/a?b?c", "/a", "b?c"),
         ("/%ff%C3%A9", "/\xff\xc3\xa9", ""),
     ],
 )
 def test_a_target_is_read_as_wsgi_wants_it(target: str, path: str, query: str) -> None:
-    environ = parse(f"GET {target} HTTP/1.1\r\nHost: a".encode()).environ
+    environ = parse(f"GET {target} HTTP/1.1\r\nHost: app.example".encode()).environ
     assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"]) == (
         path,
         query,
-        target.removeprefix("http://app.example"),
+        target.removeprefix("http://App.example"),
     )
 
 
@@ -199,11 +207,30 @@ def test_fields_reach_the_application_joined_and_without_impostors() -> None:
     ],
 )
 def test_who_closes_the_connection(lines: bytes, is_last: bool) -> None:
-    assert parse(lines).is_last is is_last
+    assert parse(lines + b"\r\nHost: a").is_last is is_last
 
 
 def test_a_refusal_is_an_answer_of_its_own() -> None:
     assert Refused(431).answer().startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n")
+
+
+def test_a_refused_request_is_one_line_of_the_access_log_whether_or_not_its_sender_waits(tmp_path: Path) -> None:
+    log, errors = tmp_path / "access", tmp_path / "errors"
+    arguments = f"--access-logfile {log} --access-logformat '%(r)s %(s)s' --capture-output --error-logfile {errors}"
+    with running_service(WEB_CONCURRENCY="1", GUNICORN_CMD_ARGS=arguments) as service:
+        with connected(service) as wire:
+            wire.sendall(NEXT + b"GET\r\n\r\n")
+            everything(wire)
+        for _ in range(5):
+            with connected(service) as wire:
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
+                wire.sendall(b"GET\r\n\r\n")
+        with connected(service) as wire:
+            wire.sendall(b"GET /%41\r\n\r\n")
+            everything(wire)
+        wait_until(lambda: log.read_text().count("- - HTTP/1.1 400\n") >= 2, "both are logged")
+    assert "GET /static/js/poller.js HTTP/1.1 200\n- - HTTP/1.1 400\n" in log.read_text()
+    assert "Traceback" not in errors.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +320,54 @@ def test_long_work_aside_lets_others_work() -> None:
     command = [sys.executable, "-c", BESIDE]
     done = subprocess.run(command, cwd=postgres.ROOT, capture_output=True, text=True, timeout=30)
     assert done.stdout == "b'somebody else'\n", done.stderr
+
+
+# What takes longest to clean of so many characters: marks that have to be put in order.
+SLOW_BODY = "a" + "\u0301" * 1999 + "\u0316" * 2000
+
+
+def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
+    with running_service(WEB_CONCURRENCY="1") as service:
+        service.add_user("alice")
+        host = WireHost(service.url, make_key(service.database_url))
+        event = {"type": "comment", "title": "Slow", "body": SLOW_BODY, "recipients": ["alice"]}
+        over: list[float] = []
+
+        def publish() -> None:
+            began = time.monotonic()
+            assert host.call("POST", "/events/batch", {"events": [event] * 30}).status == 201
+            over.append(time.monotonic() - began)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        longest = 0.0
+        while not over:
+            began = time.monotonic()
+            assert Browser(service.url).open("/static/js/poller.js").status == 200
+            longest = max(longest, time.monotonic() - began)
+        publisher.join()
+        assert longest < over[0] / 2
+
+
+CHUNKS = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, socket, time, types
+from app.request_body import Body
+from app.worker import _Timely
+here, there = socket.socketpair()
+there.sendall(b"1\\r\\na\\r\\n" * 1000 + b"0\\r\\n\\r\\n")
+handler = types.SimpleNamespace(rfile=here.makefile("rb"), body_deadline=time.monotonic() + 20)
+body = Body(_Timely(handler), 0, True, lambda: None)
+gevent.spawn(print, "somebody else")
+print(len(body.readall()))
+"""
+
+
+def test_a_body_of_many_chunks_that_are_there_already_lets_others_work() -> None:
+    command = [sys.executable, "-c", CHUNKS]
+    done = subprocess.run(command, cwd=postgres.ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "somebody else\n1000\n", done.stderr
 
 
 def test_a_stop_lets_requests_end_and_waits_for_no_idle_connection() -> None:

@@ -12,12 +12,10 @@ from typing import Any, cast
 import flask
 from flask.sessions import SecureCookieSessionInterface
 from itsdangerous import BadSignature
-from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
 from app import auth, changes, guard, inbox, known, limits, polling, steering
-from app.errors import Problem
 from app.people import Reader
 from app.polling import Answer
 from app.recent import Recent
@@ -129,7 +127,7 @@ class FastPath:
         try:
             with self.app.app_context():
                 answer = polling.answer(reader, limit, environ.get("HTTP_IF_NONE_MATCH"), cookie)
-        except (Problem, SQLAlchemyError) as error:
+        except Exception as error:  # whatever it is, Flask knows what to answer
             environ[polling.TROUBLE] = error
             return None
         finally:

@@ -227,6 +227,8 @@ def test_where_the_focus_goes_without_javascript(service: Service, three: str, o
     sign_in(tab, service, three)
     tab.button("Archive: Third").press("Enter")
     expect(tab.page).to_have_url(re.compile("#n2$"))
+    expect(tab.button("Undo")).to_be_visible()
+    tab.page.wait_for_load_state()  # the address is there first, and the key would go to the page that leaves
     tab.page.keyboard.press("Tab")
     expect(tab.page.get_by_role("link", name="Second")).to_be_focused()
 

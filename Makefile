@@ -33,6 +33,7 @@ $(VENV)/dev.txt: requirements-dev.txt $(VENV)/run.txt
 
 test: $(VENV)/dev.txt ## run every test, in parallel, on a PostgreSQL and a browser of their own
 	@$(BIN)/python -m tests.browser --install
+	@$(BIN)/python -m tests.programs --install
 	$(BIN)/pytest $(T)
 
 check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from the code
@@ -44,6 +45,7 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 without the short way
+	@$(BIN)/python -m tests.programs --install
 	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(NO_BROWSER) $(T)
 	TEST_FAST_PATH=0 sh tests/on_debian_postgres.sh $(BIN)/pytest $(NO_BROWSER) $(T)
 

@@ -16,6 +16,7 @@ from bench.faults.people import Reader, Sender
 from bench.faults.wire import Address
 from tests import programs
 from tests.crashes import workers
+from tests.proxy import nginx
 from tests.servers import Server, running_server
 from tests.service import Service, free_port, wait_until
 
@@ -61,7 +62,7 @@ class Redis:
 
 
 class Stage(NamedTuple):
-    """Everything that runs. `front` is where people come in, `own` where gunicorn itself listens."""
+    """Everything that runs. `front` is nginx, where people come in, `own` where gunicorn itself listens."""
 
     postgres: Server
     redis: Redis
@@ -113,8 +114,10 @@ def set_up(**settings: str) -> Iterator[Stage]:
         redis_server = Redis()
         stack.callback(redis_server.kill)
         redis_server.start()
-        service = Service(server.url, **{**SETTINGS, **settings})
+        port = free_port()
+        proxied = {"PUBLIC_URL": f"https://localhost:{port}", "TRUSTED_PROXIES": "1"}
+        service = Service(server.url, **{**SETTINGS, **proxied, **settings})
         stack.callback(service.stop)
         service.start()
-        address = Address(service.port)
-        yield Stage(server, redis_server, service, address, address)
+        proxy = stack.enter_context(nginx(service.port, port))
+        yield Stage(server, redis_server, service, Address(port, proxy.context), Address(service.port))

@@ -6,14 +6,14 @@ import ssl
 from types import TracebackType
 from typing import NamedTuple
 
+HOST = "localhost"
 PATIENCE = 15.0  # seconds until nobody waits for an answer any more
 
 
 class Address(NamedTuple):
-    """Where a service listens, and the name that it is asked for by."""
+    """Where on this machine a service listens; with TLS, whom to trust."""
 
     port: int
-    host: str = "127.0.0.1"
     tls: ssl.SSLContext | None = None
 
 
@@ -47,7 +47,7 @@ class Wire:
         """The answer. A kept connection that was closed before anything came back is opened anew once, as browsers do
         for what may be repeated.
         """
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.address.host}"]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}"] if body or method != "GET" else []
         request = "\r\n".join([*lines, "", ""]).encode() + body
@@ -67,9 +67,9 @@ class Wire:
 
     async def _exchange(self, request: bytes) -> Answer:
         if self._reader is None or self._writer is None:
-            tls, name = self.address.tls, self.address.host if self.address.tls else None
+            tls = self.address.tls
             self._reader, self._writer = await asyncio.open_connection(
-                "127.0.0.1", self.address.port, ssl=tls, server_hostname=name
+                "127.0.0.1", self.address.port, ssl=tls, server_hostname=HOST if tls else None
             )
         self._writer.write(request)
         await self._writer.drain()

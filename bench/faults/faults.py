@@ -1,9 +1,12 @@
 """Everything that goes wrong: each fault is done, held for a while and healed, as an operator or a supervisor would."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+import psycopg
 
 from bench.faults.stage import Stage
 from tests.crashes import workers
@@ -43,8 +46,17 @@ def fill_disk(stage: Stage, seconds: float) -> None:
 
 
 def use_up_connections(stage: Stage, seconds: float) -> None:
-    with stage.postgres.used_up():
-        time.sleep(seconds)
+    """Whatever the service gets hold of is taken from it again."""
+    deadline = time.monotonic() + seconds
+    with stage.postgres.connect() as first, contextlib.ExitStack() as others:
+        while time.monotonic() < deadline:
+            first.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name <> 'others' AND backend_type = 'client backend'"
+            )
+            with contextlib.suppress(psycopg.OperationalError):  # none is left
+                while True:
+                    others.enter_context(stage.postgres.connect())
 
 
 def cut_notices(stage: Stage, seconds: float) -> None:
@@ -73,6 +85,13 @@ def kill_a_worker(stage: Stage, seconds: float) -> None:
     stage.kill_workers(1)
 
 
+def kill_workers_in_turn(stage: Stage, seconds: float) -> None:
+    """One after the other, twice a second."""
+    for _ in range(max(1, int(seconds * 2))):
+        stage.kill_workers(1)
+        time.sleep(0.5)
+
+
 def kill_all_workers(stage: Stage, seconds: float) -> None:
     stage.kill_workers()
 
@@ -94,7 +113,7 @@ FAULTS = {
     "redis-kill": Fault("Redis killed -9, gone for 5 s", kill_redis, 5),
     "redis-hang": Fault("Redis hung for 5 s", hang_redis, 5),
     "redis-restart": Fault("Redis restarted, empty", restart_redis),
-    "worker-kill": Fault("a worker killed -9", kill_a_worker),
+    "worker-kill": Fault("a worker killed -9, ten times", kill_workers_in_turn, 5),
     "workers-kill": Fault("all workers killed -9 at once", kill_all_workers),
     "reload": Fault("gunicorn reloaded (HUP)", reload),
 }

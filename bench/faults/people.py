@@ -78,11 +78,12 @@ class Reader:
         async with Wire(self.address) as wire:
             while not over.is_set():
                 began = time.monotonic()
-                tagged = {**self.headers, "If-None-Match": self.tag} if self.tag else self.headers
-                self._note(await notes.ask(wire, "GET", POLL, tagged), notes)
+                await self.poll_once(notes, wire)
                 await rest(over, interval * random.uniform(0.9, 1.1) - (time.monotonic() - began))
 
-    def _note(self, answer: Answer | None, notes: Notes) -> None:
+    async def poll_once(self, notes: Notes, wire: Wire) -> None:
+        tagged = {**self.headers, "If-None-Match": self.tag} if self.tag else self.headers
+        answer = await notes.ask(wire, "GET", POLL, tagged)
         if answer is not None and answer.status == 200:
             version = json.loads(answer.body)["version"]
             notes.went_back += version < self.version

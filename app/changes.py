@@ -17,7 +17,7 @@ import flask
 import sqlalchemy
 from sqlalchemy import Connection, text
 
-from app import db, watch
+from app import db, patience
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Changes:
     def __init__(self, app: flask.Flask, settings: Settings) -> None:
         self._app = app
         self._url = settings.changes_database_url
-        self._watch = watch.Watch()
+        self._watch = patience.Watch()
         self._hearers: list[Callable[[Notices], None]] = []
         self._teller = Teller(self._connect)
         self.listener = Listener(self._connect, self._hear)
@@ -134,7 +134,7 @@ class Changes:
             isolation_level="AUTOCOMMIT",
             connect_args=arguments,
         )
-        watch.over(direct, self._watch, watch.Faithful)
+        patience.watch(direct, self._watch, patience.Faithful)
         if not sqlalchemy.event.contains(engine, "engine_disposed", self._stop):
             sqlalchemy.event.listen(engine, "engine_disposed", self._stop)
         with direct.connect() as connection:

@@ -20,7 +20,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from app import embedded, watch
+from app import embedded, patience
 from app.settings import Settings
 
 # Serialization failure, deadlock, lock not to be had in time, and a row gone or come between two statements:
@@ -43,7 +43,7 @@ CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2
 POOL_SECONDS = 2
 
 # For commands that read whole tables, on a connection of `write`: for that transaction only. In a worker every
-# statement is cut off after a few seconds (app/watch.py).
+# statement is cut off after a few seconds (app/patience.py).
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
 
 
@@ -193,7 +193,7 @@ def make_engine(url: str, threads: int) -> Engine:
         hide_parameters=True,  # a logged statement says nothing of whom it was for
         connect_args={**CONNECT_ARGUMENTS, "options": SESSION_OPTIONS},
     )
-    watch.over(engine, watch.Watch())
+    patience.watch(engine, patience.Watch())
     return engine
 
 

@@ -141,7 +141,7 @@ class Faithful(Patient):
     waits_out = True
 
 
-def over(engine: Engine, watch: Watch, patient: type[Patient] = Patient) -> None:
+def watch(engine: Engine, watch: Watch, patient: type[Patient] = Patient) -> None:
     """Watches the engine's connections, and never lends one that the server has closed."""
     sqlalchemy.event.listen(engine, "checkout", _refuse_closed)
     if monkey.is_module_patched("select"):

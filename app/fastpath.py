@@ -15,8 +15,9 @@ from itsdangerous import BadSignature
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import auth, changes, guard, inbox, known, limits, polling, steering
+from app import auth, changes, guard, inbox, known, polling, steering
 from app.people import Reader
+from app.poll_counter import PollCounter
 from app.polling import Answer
 from app.recent import Recent
 from app.settings import Settings
@@ -46,7 +47,7 @@ class FastPath:
         self.app = app
         self.application: Callable[..., Iterable[bytes]] = app.wsgi_app
         self.known: known.Known = app.extensions["known"]
-        self.polls: limits.PollCounter = app.extensions["polls"]
+        self.polls: PollCounter = app.extensions["polls"]
         # The proxy in front may take the prefix off or leave it on, as for app/guard.py.
         self.paths = {POLL, settings.prefix + POLL}
         self.beginning = f'"{settings.epoch}'

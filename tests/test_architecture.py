@@ -25,14 +25,14 @@ LAYERS = [
     INBOXES,
     WHAT_IS_UNREAD,
     PEOPLE,
-    f"validation sanitize models recent {NOTICES}",
+    f"validation sanitize models counters poll_counter {NOTICES}",
     "db errors",
-    "settings embedded aside request_head request_body",
+    "settings embedded aside patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 
 KNOWS_THE_REQUEST = {*DOORS.split(), *AROUND_THEM.split(), "errors"}
-WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "db"}
+WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "counters", "db", "patience"}
 # The tables' own definitions: conditions of indexes and defaults are text, and none of it is ever sent as a query.
 DEFINES_TABLES = {"models"}
 

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from app import changes, db, known, people, personal_data
 from app.auth import SignedIn
-from app.limits import PollCounter
+from app.poll_counter import PollCounter
 from app.recent import Recent
 from tests import postgres, rows
 from tests.cast import Person

@@ -26,7 +26,7 @@ LAYERS = [
     WHAT_IS_UNREAD,
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
-    "db errors",
+    "db errors headers refusals",
     "settings embedded aside recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}

@@ -41,6 +41,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds until a lost connection is trie
 
 # A peer that is gone without a word is noticed in 25 seconds by who only waits.
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+LISTEN = f"LISTEN {CHANNEL}"
 SEND = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 
 
@@ -270,7 +271,7 @@ class Listener:
             try:
                 with self._connect() as connection:
                     driver = connection.connection.driver_connection
-                    driver.execute(f"LISTEN {CHANNEL}")
+                    driver.execute(LISTEN)
                     self._say(stop, True)
                     pause = FIRST_PAUSE
                     is_busy = False
@@ -278,7 +279,7 @@ class Listener:
                         for notice in driver.notifies(timeout=SHORT_LOOK_UP if is_busy else LOOK_UP):
                             self._hear(parse(notice.payload))
                         if not is_busy:  # in silence nobody could tell a quiet server from a lost one
-                            driver.execute("SELECT 1")
+                            driver.execute(LISTEN)
                         is_busy = self.in_between(connection)
             except Exception as error:  # whatever it is: without this thread the worker would be deaf and not know it
                 if not stop.is_set():

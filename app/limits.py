@@ -64,6 +64,7 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
     extension.exempt(app.view_functions[POLLS])
+    extension.exempt(app.view_functions["ops.readyz"])
     bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:
         app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))

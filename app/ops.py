@@ -1,11 +1,21 @@
-"""What machines ask about the service itself: /openapi.json."""
+"""What machines ask about the service itself: /readyz, /openapi.json."""
 
 import flask
 import orjson
 
-from app import auth, openapi, settings
+from app import auth, openapi, readiness, settings
+from app.errors import Problem
 
 ops = flask.Blueprint("ops", __name__)
+
+
+@ops.get("/readyz")
+def readyz() -> dict[str, str]:
+    """Whether this worker can answer readers and senders: 200, or 503 with what is missing. No limit counts it."""
+    missing = readiness.current().missing()
+    if missing is not None:
+        raise Problem(503, missing, retry_after=1)
+    return {"status": "ready"}
 
 
 @ops.get("/openapi.json")

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
 AROUND_THEM = "auth guard openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets"
+INBOXES = "inbox marking preferences publishing retracting personal_data readiness retention checkup tickets"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"

@@ -22,6 +22,7 @@ from app import (
     people_api,
     preferences_api,
     publish_api,
+    readiness,
     serve,
     settings,
     steering,
@@ -51,6 +52,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
     ops.init_app(app)
+    readiness.init_app(app)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)
     cli_people.init_app(app)

@@ -42,6 +42,7 @@ OPEN: dict[str, Any] = {
     "GET /openapi.json": None,
     "GET /livez": None,
     "GET /metrics": None,
+    "GET /readyz": None,
 }
 
 EXAMPLES = {

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
 AROUND_THEM = "auth guard watch openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets vitals"
+INBOXES = "inbox marking preferences publishing retracting personal_data readiness retention checkup tickets vitals"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"
@@ -27,12 +27,12 @@ LAYERS = [
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
     "db errors headers refusals",
-    "settings metrics embedded aside recent request_head request_body",
+    "settings metrics embedded aside patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 
 KNOWS_THE_REQUEST = {*DOORS.split(), *AROUND_THEM.split(), "errors"}
-WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "counters", "db"}
+WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "counters", "db", "patience"}
 # The tables' own definitions: conditions of indexes and defaults are text, and none of it is ever sent as a query.
 DEFINES_TABLES = {"models"}
 

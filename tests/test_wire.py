@@ -318,8 +318,8 @@ def test_long_work_aside_lets_others_work() -> None:
     assert done.stdout == "b'somebody else'\n", done.stderr
 
 
-# What takes longest to clean of so many characters: marks that have to be put in order.
-SLOW_BODY = "a" + "\u0301" * 1999 + "\u0316" * 2000
+# What takes longest to clean of so many characters, as far as we know.
+SLOW_BODY = "<a b/c/d/e/f/g/h/i/j/k/l>" * 149
 
 
 def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
@@ -331,7 +331,7 @@ def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
 
         def publish() -> None:
             began = time.monotonic()
-            assert host.call("POST", "/events/batch", {"events": [event] * 30}).status == 201
+            assert host.call("POST", "/events/batch", {"events": [event] * 40}).status == 201
             over.append(time.monotonic() - began)
 
         publisher = threading.Thread(target=publish)

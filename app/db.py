@@ -37,7 +37,8 @@ SESSION_OPTIONS = (
 )
 
 
-CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+# In a database without an encoding every text would come as bytes; doctor tells of it.
+CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "client_encoding": "utf8"}
 
 # For what reads whole tables, on a connection of `write`: for that transaction only.
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")

@@ -40,6 +40,7 @@ OPEN: dict[str, Any] = {
     "POST /tickets/<ticket>": {},
     "GET /static/<path:filename>": None,
     "GET /openapi.json": None,
+    "GET /doctor": None,
 }
 
 EXAMPLES = {

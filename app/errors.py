@@ -19,7 +19,7 @@ UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, s
 ITS_TROUBLE = ("25006", "25P03", "58", "XX")
 
 # Below these every refusal is JSON, whatever the caller says that it accepts.
-API_PATHS = ("/notifications/", "/preferences/", "/api/", "/openapi.json/")
+API_PATHS = ("/notifications/", "/preferences/", "/api/", "/openapi.json/", "/readyz/")
 
 # Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
 DETAILS = {

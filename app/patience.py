@@ -9,6 +9,7 @@ begins to wait. Only in gunicorn's workers: a command has nobody who waits for i
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ import psycopg
 import sqlalchemy
 import sqlalchemy.exc
 from gevent import monkey
+from psycopg import waiting
 from psycopg.errors import _WaitTimeout
 from sqlalchemy import Engine
 
@@ -37,6 +39,16 @@ class Silence(Exception):
 
 # gevent's own goes through its loop, even if nothing is to be waited for.
 poll = monkey.get_original("select", "poll")
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Lets its block take so long; then it raises TimeoutError. In workers only: elsewhere the block takes its time."""
+    if not monkey.is_module_patched("select"):
+        yield
+        return
+    with gevent.Timeout(seconds, TimeoutError):
+        yield
 
 
 class Watch:
@@ -107,7 +119,8 @@ class Patient(psycopg.Connection[Any]):
             self.watch.require()
         try:
             try:
-                return super().wait(gen, interval, PATIENCE)
+                # As the library's own method, but for what that does about Ctrl-C.
+                return waiting.wait(gen, self.pgconn.socket, interval, PATIENCE)
             except _WaitTimeout:
                 return self._wait_on(gen, interval)
         except psycopg.Error:
@@ -124,7 +137,7 @@ class Patient(psycopg.Connection[Any]):
             if waited > self.longest:
                 break
             try:
-                return super().wait(gen, interval, PATIENCE)
+                return waiting.wait(gen, self.pgconn.socket, interval, PATIENCE)
             except _WaitTimeout:
                 continue
         self.pgconn.finish()
@@ -141,14 +154,14 @@ class Faithful(Patient):
     waits_out = True
 
 
-def watch(engine: Engine, watch: Watch, patient: type[Patient] = Patient) -> None:
+def watch(engine: Engine, by: Watch, patient: type[Patient] = Patient) -> None:
     """Watches the engine's connections, and never lends one that the server has closed."""
     sqlalchemy.event.listen(engine, "checkout", _refuse_closed)
     if monkey.is_module_patched("select"):
         sqlalchemy.event.listen(
             engine,
             "do_connect",
-            lambda _dialect, _record, arguments, options: watch.connect(patient, arguments, options),
+            lambda _dialect, _record, arguments, options: by.connect(patient, arguments, options),
         )
 
 

@@ -27,6 +27,7 @@ from app import (
     settings,
     steering,
     types_page,
+    watch,
 )
 
 
@@ -36,6 +37,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
     settings.init_app(app, chosen)
     db.init_app(app, chosen)
+    watch.init_app(app, chosen)
     errors.init_app(app)
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
@@ -49,6 +51,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(pages.pages)
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
+    ops.init_app(app)
     readiness.init_app(app)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)

@@ -15,6 +15,7 @@ NEEDED = {
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
+    "faketime": "faketime",
 }
 # Debian keeps servers where only root's PATH leads.
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])

@@ -3,6 +3,7 @@
 The real service, two workers, on a server of its own that all of this is really done to.
 """
 
+import contextlib
 import itertools
 import threading
 import time
@@ -16,6 +17,7 @@ from tests.crashes import DEEP
 from tests.hosts import WireHost, make_key, query
 from tests.servers import Server, running_server
 from tests.service import Service, wait_until
+from tests.test_workers import Bell, sign_in
 from tests.web import Answer, Browser
 
 SOON = 3.0  # seconds within which every answer comes
@@ -94,7 +96,7 @@ class Callers:
         wait_until(lambda: all(outcome.is_good for outcome in self.all_at_once()), "full service", BACK)
         for _round in range(10 if DEEP else 2):
             assert [outcome for outcome in self.all_at_once() if not outcome.is_good] == []
-        assert self.ready().answer.json() == {"status": "ready"}
+        wait_until(lambda: all(self.ready().is_good for _time in range(6)), "both workers say so", 1)
         for key in self.keys:
             assert key in self.acknowledged or self.repeat(key).is_good
 
@@ -148,9 +150,24 @@ def test_a_server_that_hangs(server: Server, callers: Callers) -> None:
         require_refused(callers.all_at_once())
         require_refused(callers.all_at_once())
         assert callers.ready().answer.status == 503
-        asks_nobody = callers.timed("document", lambda: next(callers.browsers).open("/openapi.json"))
-        assert asks_nobody.is_good
-        assert asks_nobody.seconds < 1
+        for path in ("/livez", "/openapi.json", "/static/js/poller.js"):
+            asks_nobody = callers.timed(path, lambda path=path: next(callers.browsers).open(path))
+            assert asks_nobody.is_good
+            assert asks_nobody.seconds < 1
+
+
+def test_while_it_hangs_who_has_nothing_new_notices_nothing(server: Server, service: Service, callers: Callers) -> None:
+    """What a worker knows stays true: nothing can change in a server that stands still."""
+    with contextlib.closing(Bell(service, sign_in(service, "ada"))) as bell:
+        tag = bell.poll().headers["ETag"]
+
+        def is_answered_from_memory() -> bool:
+            before = time.monotonic()
+            with server.hung():
+                return bell.poll(tag).status == 304 and time.monotonic() - before < 0.5
+
+        assert bell.poll(tag).status == 304
+        wait_until(is_answered_from_memory, "the worker knows the inbox")
 
 
 def test_a_server_that_hangs_in_the_midst_of_calls(server: Server, callers: Callers) -> None:

@@ -101,8 +101,8 @@ class Changes:
         self._url = settings.changes_database_url
         self._watch = patience.Watch()
         self._hearers: list[Callable[[Notices], None]] = []
-        self._teller = Teller(self._connect)
-        self.listener = Listener(self._connect, self._hear)
+        self._teller = Teller(self.connect)
+        self.listener = Listener(self.connect, self._hear)
 
     def add_hearer(self, hear: Callable[[Notices], None], listening: Callable[[bool], None]) -> None:
         """Lets a part of this process hear every notice, and whether those of other processes arrive."""
@@ -122,7 +122,7 @@ class Changes:
             hear(notices)
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def connect(self) -> Iterator[Connection]:
         """A connection of its own, for the pool's belong to requests; it goes when the pool is given up."""
         with self._app.app_context():
             engine = db.engine()

@@ -38,7 +38,8 @@ SESSION_OPTIONS = (
 
 
 # What nobody acknowledges for so long is lost, and the connection with it: a firewall forgot it, or a machine is gone.
-CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2500}
+# In a database without an encoding every text would come as bytes; doctor tells of it.
+CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2500, "client_encoding": "utf8"}
 # Seconds until a request gives up that finds all connections lent.
 POOL_SECONDS = 2
 

@@ -16,6 +16,7 @@ NEEDED = {
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
     "faketime": "faketime",
+    "pgbouncer": "pgbouncer",
 }
 # Debian keeps servers where only root's PATH leads.
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])

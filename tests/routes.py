@@ -43,6 +43,7 @@ OPEN: dict[str, Any] = {
     "GET /livez": None,
     "GET /metrics": None,
     "GET /readyz": None,
+    "GET /doctor": None,
 }
 
 EXAMPLES = {

@@ -22,7 +22,7 @@ from tests.web import Answer, Browser
 
 SOON = 3.0  # seconds within which every answer comes
 BACK = 5.0  # seconds after the server's return in which all is well again
-SESSIONS = 6  # the calls of each are limited
+SESSIONS, KEYS = (60, 8) if DEEP else (6, 1)  # the calls of each are limited
 CROWD = 60 if DEEP else 16  # callers at once: more than the workers have connections
 
 Crowd = list["Outcome"]
@@ -45,7 +45,7 @@ class Callers:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.host = WireHost(service.url, make_key(service.database_url))
+        self.hosts = [WireHost(service.url, make_key(service.database_url)) for _ in range(KEYS)]
         service.add_user("ada")
         browsers = [Browser(service.url) for _ in range(SESSIONS)]
         for browser in browsers:
@@ -57,13 +57,14 @@ class Callers:
 
     def publish(self) -> Outcome:
         with self.lock:
-            key = f"key-{len(self.keys)}"
+            key = str(len(self.keys))
             self.keys.append(key)
         return self.repeat(key)
 
     def repeat(self, key: str) -> Outcome:
         event = {"type": "comment", "title": key, "recipients": ["ada"]}
-        outcome = self.timed("publish", lambda: self.host.call("POST", "/events", event, Idempotency_Key=key))
+        host = self.hosts[int(key) % KEYS]
+        outcome = self.timed("publish", lambda: host.call("POST", "/events", event, Idempotency_Key=key))
         if outcome.is_good:
             self.acknowledged[key] = outcome.answer.json()["event_id"]
         return outcome

@@ -58,7 +58,6 @@ class FastPath:
         self.snapshot = [("Content-Type", "application/json"), *headers.of_snapshot(settings).items()]
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
-        self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
         self.answered_200, self.answered_304 = metrics.POLLS.of("200"), metrics.POLLS.of("304")
 
@@ -149,7 +148,7 @@ class FastPath:
         reader = self.readers.get(key)
         if reader is None and self.signatures is not None:
             try:
-                session = self.signatures.loads(cookie, max_age=self.oldest)
+                session = self.signatures.loads(cookie)
             except BadSignature:
                 return None
             signed_in = auth.load(str(session.get("_user_id", "")))

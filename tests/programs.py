@@ -15,6 +15,7 @@ NEEDED = {
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
+    "faketime": "faketime",
     "pgbouncer": "pgbouncer",
 }
 # Debian keeps servers where only root's PATH leads.

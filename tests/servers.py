@@ -8,10 +8,13 @@ who may make a user namespace. Its log, `server.log()`, is what it says itself.
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -213,6 +216,51 @@ class SmallDisk:
     def seen_from_here(self) -> Path:
         assert self.keeper is not None
         return Path(f"/proc/{self.keeper.pid}/root{self.place}")
+
+
+class Relay:
+    """A way to a server that can lose connections without a word: they stay open, and nothing comes through."""
+
+    def __init__(self, port: int) -> None:
+        self.to = port
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self.lost = self.made = 0  # connections up to this number are lost
+        self.ends: list[socket.socket] = []
+        self._go(self._accept)
+
+    def lose_all(self) -> None:
+        self.lost = self.made
+
+    def close(self) -> None:
+        for end in (self.listener, *self.ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self.listener.accept()
+            far = socket.create_connection(("127.0.0.1", self.to))
+            self.made += 1
+            self.ends += [near, far]
+            self._go(self._pass_on, self.made, near, far)
+            self._go(self._pass_on, self.made, far, near)
+
+    def _pass_on(self, number: int, source: socket.socket, target: socket.socket) -> None:
+        while True:
+            received = source.recv(65536)
+            if number > self.lost:
+                target.sendall(received) if received else target.shutdown(socket.SHUT_WR)
+            if not received:
+                return
+
+    def _go(self, work: Callable[..., None], *arguments: Any) -> None:
+        def until_it_is_closed() -> None:
+            with contextlib.suppress(OSError):
+                work(*arguments)
+
+        threading.Thread(target=until_it_is_closed, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -31,16 +31,16 @@ class Comeback:
         self._look = look  # takes a connection and gives it back
         self._is_away = is_away
         self._one_at_a_time = threading.Lock()
-        self._waiting = 0
+        self.waiting = 0  # requests, just now
         self.since: float | None = None  # when it went; None while it is there
 
     def wait(self) -> bool:
         """True once it is worth asking the server again, False where that does not come in time. One asks for all."""
         went = self.since = self.since or time.monotonic()
         left = went + RIDE_OVER - time.monotonic()
-        if left <= 0 or self._waiting >= MOST:
+        if left <= 0 or self.waiting >= MOST:
             return False
-        self._waiting += 1
+        self.waiting += 1
         try:
             if not self._one_at_a_time.acquire(timeout=left):
                 return False
@@ -49,7 +49,7 @@ class Comeback:
             finally:
                 self._one_at_a_time.release()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _has_come(self, went: float) -> bool:
         while self.since == went and time.monotonic() < went + RIDE_OVER:

@@ -28,6 +28,7 @@ class Service:
     """A running service. `url` is where it listens; `flask` runs an operator's command on its database."""
 
     config = "gunicorn.conf.py"
+    log: Any = None  # where its log goes, a file; None: where this process says what it says
 
     def __init__(self, database_url: str, **settings: str) -> None:
         self.database_url = database_url
@@ -40,7 +41,9 @@ class Service:
         # As operators start it: by `-m` it could not replace itself at USR2, for gunicorn's own `http` hides Python's.
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         command = [gunicorn, "--config", self.config, "--log-level", "warning", "wsgi:app"]
-        self.process = subprocess.Popen(command, cwd=postgres.ROOT, env=self.environment)
+        self.process = subprocess.Popen(
+            command, cwd=postgres.ROOT, env=self.environment, stdout=self.log, stderr=self.log
+        )
         wait_until(lambda: answers(f"{self.url}/login"), "gunicorn answers")
 
     def stop(self) -> None:

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -132,6 +133,7 @@ def set_up(**settings: str) -> Iterator[Stage]:
             "RATELIMIT_STORAGE_URI": redis_server.url,
         }
         service = Service(server.url, **{**SETTINGS, **here, **settings})
+        service.log = stack.enter_context(tempfile.TemporaryFile())  # thousands of lines that say what the table says
         stack.callback(service.stop)
         service.start()
         proxy = stack.enter_context(nginx(service.port, port))

@@ -42,6 +42,7 @@ check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from
 	$(BIN)/mypy
 	$(BIN)/python -m tests.postgres
 	$(BIN)/python -m docs.configuration --check
+	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 without the short way
@@ -67,6 +68,7 @@ bench-large: $(VENV)/dev.txt ## measure with 10,000,000 notifications
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.environment
 	$(BIN)/python -m docs.reference
 
 lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes

@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is loaded, or it would keep what blocks a whole worker
 
 # ruff: noqa: E402
+import contextlib
 import fcntl
 import gc
 import os
@@ -52,6 +53,7 @@ def in_hand(folder: Path) -> int | None:
 
 os.environ[SHARED] = fresh_folder()
 
+from gunicorn import systemd
 from prometheus_client import multiprocess
 
 from app import settings
@@ -61,15 +63,15 @@ try:
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
 
-# Only this machine: TLS and the world's slowest clients are a proxy's business.
-bind = f"127.0.0.1:{chosen.port}"
+# Only this machine unless told otherwise: TLS and the world's slowest clients are a proxy's business.
+bind = chosen.listens_on
 
 # Workers share nothing but PostgreSQL, so their number is the number of cores that polls may use.
 workers = chosen.web_concurrency
 
 # A greenlet for each connection: a slow client, a hung statement or an idle connection costs its own memory and nobody
 # else's time. Chosen by figures: docs/decisions.md. No engine exists before the fork, so no connection to PostgreSQL is
-# ever shared. The code itself is loaded here, by the settings: HUP brings no new release, a restart does.
+# ever shared. The code itself is loaded here, by the settings: HUP brings no new release, USR2 does, as a restart.
 worker_class = "app.worker.Worker"
 # Connections that a worker keeps open; more wait in the backlog. What asks PostgreSQL at a time is THREADS (app/db.py).
 worker_connections = 1000
@@ -98,12 +100,19 @@ gc.freeze()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leaves Ctrl-C to the arbiter.
+    """Leaves Ctrl-C to the arbiter, and takes over from the gunicorn that USR2 has replaced by this one.
 
-    A terminal sends it to every process, and then the arbiter tells its workers to stop, gently: a worker that heeded
-    the first signal would cut its requests off.
+    A terminal sends Ctrl-C to every process, and then the arbiter tells its workers to stop, gently: a worker that
+    heeded the first signal would cut its requests off.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    former = os.environ.get("GUNICORN_PID")  # there from USR2 until the former one has gone
+    if former:
+        # Both have the same socket, and from here on this one answers on it. A release that does not come so far takes
+        # nothing over, and the former one goes on.
+        systemd.sd_notify(f"MAINPID={worker.ppid}", worker.log)
+        with contextlib.suppress(ProcessLookupError):  # another worker was faster
+            os.kill(int(former), signal.SIGTERM)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -71,6 +71,13 @@ def _checked_host(value: str) -> str:
     return value.lower()
 
 
+def _checked_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise ValueError("must be an IP address of this machine such as 127.0.0.1 or 0.0.0.0") from error
+
+
 def _checked_network(value: str) -> str:
     try:
         ipaddress.ip_network(value)
@@ -143,7 +150,11 @@ class Settings(BaseSettings):
     secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(
         [], description="Former values of `SECRET_KEY`, with commas: sessions that they signed stay good."
     )
-    port: int = Field(8000, ge=1, le=65535, description="The port on 127.0.0.1 that gunicorn listens on.")
+    bind: Annotated[str, AfterValidator(_checked_address)] = Field(
+        "127.0.0.1",
+        description="The address of this machine that gunicorn listens on, for a proxy; in a container `0.0.0.0`.",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="The port that gunicorn listens on.")
     web_concurrency: int = Field(2, ge=1, le=64, description="How many worker processes gunicorn starts.")
     threads: int = Field(4, ge=1, le=64, description="How many requests of a worker are at the database at a time.")
     public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = Field(
@@ -240,6 +251,11 @@ class Settings(BaseSettings):
         if self.jwt_key and self.jwt_algorithms != (fitting := _algorithm_for(self.jwt_key)):
             raise ValueError(f"JWT_ALGORITHMS: must be {fitting}, which is what JWT_KEY is made for")
         return self
+
+    @property
+    def listens_on(self) -> str:
+        """Where gunicorn listens: address and port."""
+        return f"[{self.bind}]:{self.port}" if ":" in self.bind else f"{self.bind}:{self.port}"
 
     @property
     def own_url(self) -> str:

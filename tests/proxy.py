@@ -106,7 +106,7 @@ def nginx(upstream_port: int, port: int | None = None, site: str | None = None, 
             ("/var/log/nginx/", f"{folder}/"),
         )
         (folder / "site.conf").write_text(text)
-        (folder / "nginx.conf").write_text(AROUND_IT.format(folder=folder, more=more))
+        (folder / "nginx.conf").write_text(AROUND_IT.format(folder=folder, more=more.format(folder=folder)))
         proxy = Proxy(folder, proxy_port, plain_port)
         try:
             proxy.start()

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -36,7 +37,9 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gunicorn", "--config", self.config, "--log-level", "warning", "wsgi:app"]
+        # As operators start it: by `-m` it could not replace itself at USR2, for gunicorn's own `http` hides Python's.
+        gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+        command = [gunicorn, "--config", self.config, "--log-level", "warning", "wsgi:app"]
         self.process = subprocess.Popen(command, cwd=postgres.ROOT, env=self.environment)
         wait_until(lambda: answers(f"{self.url}/login"), "gunicorn answers")
 

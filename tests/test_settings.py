@@ -28,7 +28,7 @@ def test_without_anything_set_it_starts_with_the_documented_defaults() -> None:
 
     assert chosen.database_url is None
     assert chosen.secret_key is None
-    assert (chosen.port, chosen.web_concurrency, chosen.threads) == (8000, 2, 4)
+    assert (chosen.listens_on, chosen.web_concurrency, chosen.threads) == ("127.0.0.1:8000", 2, 4)
     assert (chosen.own_url, chosen.prefix, chosen.is_https) == ("http://127.0.0.1:8000", "", False)
     assert (chosen.trusted_proxies, chosen.trusted_hosts, chosen.cors_origins) == (0, [], [])
     assert (chosen.session_hours, chosen.poll_interval, chosen.poll_limit) == (12, 30, "100 per minute")
@@ -40,6 +40,7 @@ def refused() -> list[tuple[str, str]]:
         "DATABASE_URL": ["mysql://x/y", "sqlite:///x", "host/name", "postgresql:"],
         "SECRET_KEY": ["short", "x" * 31],
         "SECRET_KEY_FALLBACKS": ["short", f"{KEY},short"],
+        "BIND": ["localhost", "0.0.0", "0.0.0.0:8000", "[::1]", "*", "unix:/run/belfry"],
         "PORT": ["0", "-1", "65536", "http", "80.5"],
         "WEB_CONCURRENCY": ["0", "65", "-2", "auto"],
         "THREADS": ["0", "65", "x"],
@@ -134,7 +135,9 @@ def test_everything_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatc
 
 def accepted() -> list[tuple[str, str, str, Any]]:
     return [
-        ("PORT", "65535", "port", 65535),
+        ("PORT", "65535", "listens_on", "127.0.0.1:65535"),
+        ("BIND", "0.0.0.0", "listens_on", "0.0.0.0:8000"),
+        ("BIND", "::1", "listens_on", "[::1]:8000"),
         ("DATABASE_URL", "postgresql://u:p@h/n", "database_url", "postgresql+psycopg://u:p@h/n"),
         ("DATABASE_URL", "postgres://h/n", "database_url", "postgresql+psycopg://h/n"),
         (

@@ -10,7 +10,7 @@ export PORT
 # Larger samples and another PostgreSQL change nothing for the browser: `make test` has been there.
 NO_BROWSER := $(patsubst %,--ignore tests/test_%.py,bell embedding hostile_text pages_browser poller tabs words)
 
-.PHONY: help run test test-deep check lock screenshots bench bench-large docs clean
+.PHONY: help run test test-deep check lock screenshots bench bench-large faults soak docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -65,6 +65,14 @@ bench: $(VENV)/dev.txt $(VENV)-bench/rivals.txt ## measure beside the ordinary a
 
 bench-large: $(VENV)/dev.txt ## measure with 10,000,000 notifications
 	$(BIN)/python -m bench.large
+
+faults: $(VENV)/dev.txt ## hurt everything under load and count what is noticed: ten minutes
+	@$(BIN)/python -m tests.programs --install >/dev/null
+	$(BIN)/python -m bench.faults
+
+soak: $(VENV)/dev.txt ## look for what grows in five minutes of mixed load
+	@$(BIN)/python -m tests.programs --install >/dev/null
+	$(BIN)/python -m bench.faults soak
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration

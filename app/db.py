@@ -20,7 +20,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from app import embedded, metrics, patience
+from app import comeback, embedded, metrics, patience
 from app.settings import Settings
 
 # Serialization failure, deadlock, lock not to be had in time, and a row gone or come between two statements:
@@ -180,6 +180,7 @@ class Database:
     def __init__(self, settings: Settings, private_folder: Path) -> None:
         self.settings = settings
         self.private_folder = private_folder
+        self.comeback = comeback.Comeback(lambda: lent(self.engine).close(), _has_just_gone)
 
     @cached_property
     def engine(self) -> Engine:
@@ -231,16 +232,28 @@ def _commit(transaction: sqlalchemy.Transaction) -> None:
 
 
 def _with_tries(work: Callable[[], T]) -> T:
-    for attempt in range(1, TRIES + 1):
+    server, over = _database().comeback, time.monotonic() + comeback.RIDE_OVER
+    attempt = 1
+    while True:
         try:
-            return work()
+            result = work()
         except (LostRace, sqlalchemy.exc.DBAPIError) as error:
+            if _has_just_gone(error) and time.monotonic() < over and server.wait():
+                continue
             if not _is_worth_another_try(error):
                 raise
             if attempt == TRIES:
                 raise LostRace(f"tried {TRIES} times in vain") from error
+        else:
+            if server.since is not None:
+                server.since = None
+            return result
         time.sleep(random.uniform(0, 0.02 * attempt))
-    raise AssertionError("the last try either returns or raises")
+        attempt += 1
+
+
+def _has_just_gone(error: Exception) -> bool:
+    return comeback.is_away(error) and patience.SILENT not in str(error)  # whoever is silent was waited for already
 
 
 def _is_worth_another_try(error: LostRace | sqlalchemy.exc.DBAPIError) -> bool:

@@ -29,7 +29,7 @@ LAYERS = [
     PEOPLE,
     f"validation sanitize models counters poll_counter findings {NOTICES}",
     "db errors headers refusals",
-    "settings metrics embedded aside patience recent request_head request_body",
+    "settings metrics embedded aside comeback patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

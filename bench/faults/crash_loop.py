@@ -1,6 +1,7 @@
 """The crash loop: every few seconds something random is killed with -9, and what supervises it starts it at once."""
 
 import random
+import sys
 import time
 from collections import Counter
 
@@ -14,9 +15,9 @@ LOAD = Load(readers=90, poll=0.5, senders=5, send=0.25)
 VICTIMS = {"worker": kill_a_worker, "PostgreSQL": kill_postgres, "Redis": restart_redis}
 
 
-def crash_loop() -> Fault:
-    """A fault that goes on for so long as it is held."""
-    return Fault("something killed -9 every 5 s", _kill_again_and_again)
+def crash_loop(seconds: float) -> Fault:
+    """A fault that goes on for so long."""
+    return Fault(f"something killed -9 every 5 s, for {seconds / 60:.1f} minutes", _kill_again_and_again, seconds)
 
 
 def _kill_again_and_again(stage: Stage, seconds: float) -> None:
@@ -27,4 +28,4 @@ def _kill_again_and_again(stage: Stage, seconds: float) -> None:
         victim = random.choice(list(VICTIMS))
         VICTIMS[victim](stage, 0)
         killed[victim] += 1
-    print(f"killed: {dict(killed)}")
+    print(f"killed: {dict(killed)}", file=sys.stderr, flush=True)

@@ -102,6 +102,10 @@ def reload(stage: Stage, seconds: float) -> None:
     wait_until(lambda: not before & set(workers(stage.service)), "every worker is a new one")
 
 
+def upgrade(stage: Stage, seconds: float) -> None:
+    stage.renew_gunicorn()
+
+
 FAULTS = {
     "postgres-restart": Fault("PostgreSQL restarted", restart_postgres),
     "postgres-kill": Fault("PostgreSQL killed -9, started at once", kill_postgres),
@@ -116,4 +120,5 @@ FAULTS = {
     "worker-kill": Fault("a worker killed -9, ten times", kill_workers_in_turn, 5),
     "workers-kill": Fault("all workers killed -9 at once", kill_all_workers),
     "reload": Fault("gunicorn reloaded (HUP)", reload),
+    "upgrade": Fault("a new release takes over (USR2)", upgrade),
 }

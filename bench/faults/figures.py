@@ -25,7 +25,7 @@ class Figures(NamedTuple):
     full_service: float
     livez: str
     readyz: str
-    failures: Counter[str]
+    unanswered: Counter[str]
 
     def line(self) -> str:
         """The table's line."""
@@ -46,8 +46,8 @@ class Figures(NamedTuple):
         return f"| {' | '.join(cells)} |"
 
     def details(self) -> str:
-        """Of what kind the failures were."""
-        return ", ".join(f"{count} × {what}" for what, count in self.failures.most_common()) or "none"
+        """What was answered instead, and how often."""
+        return ", ".join(f"{count} × {what}" for what, count in self.unanswered.most_common()) or "nothing"
 
 
 def add_up(name: str, notes: Notes, books: Books, healed: float, livez: str, readyz: str) -> Figures:
@@ -66,7 +66,9 @@ def add_up(name: str, notes: Notes, books: Books, healed: float, livez: str, rea
         full_service=max([end(request) - healed for request in troubled] + [0.0]),
         livez=livez,
         readyz=readyz,
-        failures=Counter(f"{request.kind} {request.detail}" for request in notes.requests if request.outcome == FAILED),
+        unanswered=Counter(
+            f"{request.kind} {request.detail}" for request in notes.requests if request.outcome != ANSWERED
+        ),
     )
 
 

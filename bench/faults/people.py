@@ -60,7 +60,7 @@ def judge(answer: Answer | None) -> tuple[str, str]:
         return ANSWERED, str(answer.status)
     is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")
     if answer.status == 503 and is_problem and answer.headers.get("retry-after", "").isdecimal():
-        return HONEST, "503"
+        return HONEST, str(json.loads(answer.body)["detail"])
     return FAILED, f"{answer.status} {answer.headers.get('content-type', '')}".strip()
 
 

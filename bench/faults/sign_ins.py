@@ -42,21 +42,21 @@ class Crowd(NamedTuple):
         )
 
 
-def measure(stage: Stage, seconds: float) -> Crowd:
+def measure(stage: Stage, seconds: float, warm_up: float = WARM_UP, polls: Load = POLLS) -> Crowd:
     """So many seconds of polls alone, then as many beside the crowd."""
-    return asyncio.run(_measure(stage.readers(POLLS.readers), stage.own, seconds))
+    return asyncio.run(_measure(stage.readers(polls.readers), polls, stage.own, seconds, warm_up))
 
 
-async def _measure(readers: Sequence[Reader], own: Address, seconds: float) -> Crowd:
+async def _measure(readers: Sequence[Reader], polls: Load, own: Address, seconds: float, warm_up: float) -> Crowd:
     # A process of its own: the crowd's work must not be what the polls wait for.
     with ProcessPoolExecutor(1, get_context("spawn")) as another:
         await asyncio.wrap_future(another.submit(time.monotonic))  # it is there
         quiet, beside = Notes(), Notes()
-        async with under_load(Notes(), POLLS, readers, ()):
-            await asyncio.sleep(WARM_UP)
-        async with under_load(quiet, POLLS, readers, ()):
+        async with under_load(Notes(), polls, readers, ()):
+            await asyncio.sleep(warm_up)
+        async with under_load(quiet, polls, readers, ()):
             await asyncio.sleep(seconds)
-        async with under_load(beside, POLLS, readers, ()):
+        async with under_load(beside, polls, readers, ()):
             answers = await asyncio.wrap_future(another.submit(attack, own.port, seconds))
     failed = sum(request.outcome != ANSWERED for request in quiet.requests + beside.requests)
     return Crowd(_p99(quiet), _p99(beside), failed, answers)

@@ -58,27 +58,27 @@ class Soaked(NamedTuple):
         return "\n".join(lines)
 
 
-def measure(stage: Stage, seconds: float, warm_up: float = WARM_UP) -> Soaked:
+def measure(stage: Stage, seconds: float, warm_up: float = WARM_UP, load: Load = LOAD) -> Soaked:
     """What so many seconds of mixed load leave behind, once it is warm."""
-    readers = stage.readers(LOAD.readers)
-    return asyncio.run(_measure(stage, readers, stage.senders(LOAD.senders, readers), seconds, warm_up))
+    readers = stage.readers(load.readers)
+    return asyncio.run(_measure(stage, load, readers, stage.senders(load.senders, readers), seconds, warm_up))
 
 
 async def _measure(
-    stage: Stage, readers: Sequence[Reader], senders: Sequence[Sender], seconds: float, warm_up: float
+    stage: Stage, load: Load, readers: Sequence[Reader], senders: Sequence[Sender], seconds: float, warm_up: float
 ) -> Soaked:
     notes, over, looks = Notes(), asyncio.Event(), []
-    kinds = Kinds(stage)
+    kinds = Kinds(load.poll)
     async with asyncio.TaskGroup() as group:
         for reader in readers:
             group.create_task(kinds.live(reader, notes, over))
         for sender in senders:
-            group.create_task(sender.send(notes, LOAD.send, over))
+            group.create_task(sender.send(notes, load.send, over))
         await asyncio.sleep(warm_up)
         started = time.monotonic()
         while time.monotonic() < started + seconds:
             looks.append(await asyncio.to_thread(look, stage))
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(min(LOOK, seconds / 4))
         over.set()
     slow = sum(request.took > SLOW for request in notes.requests)
     unexpected = kinds.unexpected + sum(request.outcome != ANSWERED for request in notes.requests)
@@ -88,13 +88,13 @@ async def _measure(
 class Kinds:
     """What readers do besides polling, each with the status that it is answered by."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
         self.asked = self.unexpected = 0
 
     async def live(self, reader: Reader, notes: Notes, over: asyncio.Event) -> None:
         """Polls, and every third time does something else."""
-        await rest(over, random.uniform(0, LOAD.poll))
+        await rest(over, random.uniform(0, self.interval))
         others = self._others(reader)
         async with Wire(reader.address) as wire:
             while not over.is_set():
@@ -103,7 +103,7 @@ class Kinds:
                     await reader.poll_once(notes, wire)
                 else:
                     await self._do(wire, reader, *next(others))
-                await rest(over, LOAD.poll * random.uniform(0.9, 1.1) - (time.monotonic() - began))
+                await rest(over, self.interval * random.uniform(0.9, 1.1) - (time.monotonic() - began))
 
     def _others(self, reader: Reader) -> Iterator[tuple[str, str, dict[str, object] | None, int]]:
         start = random.randrange(8)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import psutil
 import redis
 
 from app import db, keys
@@ -16,7 +17,7 @@ from bench.faults.people import Reader, Sender
 from bench.faults.wire import Address
 from tests import programs
 from tests.crashes import workers
-from tests.proxy import nginx
+from tests.proxy import Proxy, nginx
 from tests.servers import Server, running_server
 from tests.service import Service, free_port, wait_until
 
@@ -67,6 +68,7 @@ class Stage(NamedTuple):
     postgres: Server
     redis: Redis
     service: Service
+    proxy: Proxy
     front: Address
     own: Address
 
@@ -100,6 +102,15 @@ class Stage(NamedTuple):
         assert self.service.process is not None
         self.service.process.send_signal(number)
 
+    def renew_gunicorn(self) -> None:
+        """A new release takes over the socket of the running one, which then goes."""
+        former, before = self.service.process, set(workers(self.service))
+        assert former is not None
+        former.send_signal(signal.SIGUSR2)
+        [later] = wait_until(lambda: set(workers(self.service)) - before, "another gunicorn has been started")
+        self.service.process = psutil.Process(later)  # type: ignore[assignment]
+        former.wait(timeout=30)
+
     def cut_notices(self) -> None:
         """Ends every connection on which a worker hears of changes."""
         with self.postgres.connect() as connection:
@@ -115,9 +126,13 @@ def set_up(**settings: str) -> Iterator[Stage]:
         stack.callback(redis_server.kill)
         redis_server.start()
         port = free_port()
-        proxied = {"PUBLIC_URL": f"https://localhost:{port}", "TRUSTED_PROXIES": "1"}
-        service = Service(server.url, **{**SETTINGS, **proxied, **settings})
+        here = {
+            "PUBLIC_URL": f"https://localhost:{port}",
+            "TRUSTED_PROXIES": "1",
+            "RATELIMIT_STORAGE_URI": redis_server.url,
+        }
+        service = Service(server.url, **{**SETTINGS, **here, **settings})
         stack.callback(service.stop)
         service.start()
         proxy = stack.enter_context(nginx(service.port, port))
-        yield Stage(server, redis_server, service, Address(port, proxy.context), Address(service.port))
+        yield Stage(server, redis_server, service, proxy, Address(port, proxy.context), Address(service.port))

@@ -42,6 +42,7 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
+        await asyncio.sleep(0)  # which is when the socket is really closed
 
     async def ask(self, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answer:
         """The answer. A kept connection that was closed before anything came back is opened anew once, as browsers do
@@ -97,5 +98,5 @@ class Wire:
 
     def _close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
+            self._writer.transport.abort()  # nobody waits for a goodbye, least of all from who is hung
         self._reader = self._writer = None

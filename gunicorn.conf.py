@@ -54,12 +54,17 @@ os.environ[SHARED] = fresh_folder()
 
 from prometheus_client import multiprocess
 
-from app import settings
+from app import logs, metrics, server_log, settings
 
 try:
     chosen = settings.load()
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
+
+# One log for all: gunicorn's own lines have the same shape. No access log: it would hold sign-in links.
+logs.start(chosen.log_level)
+logger_class = server_log.GunicornLogger
+loglevel = chosen.log_level
 
 # Only this machine: TLS and the world's slowest clients are a proxy's business.
 bind = f"127.0.0.1:{chosen.port}"
@@ -98,12 +103,18 @@ gc.freeze()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leaves Ctrl-C to the arbiter.
+    """Lets numbers and what nobody catches go to where they belong, and leaves Ctrl-C to the arbiter.
 
     A terminal sends it to every process, and then the arbiter tells its workers to stop, gently: a worker that heeded
     the first signal would cut its requests off.
     """
+    metrics.keep_moving()
+    server_log.init_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    metrics.move()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -17,6 +17,7 @@ from app import (
     inbox_api,
     known,
     limits,
+    logs,
     ops,
     pages,
     people_api,
@@ -33,6 +34,7 @@ from app import (
 def create_app(**overrides: Any) -> flask.Flask:
     """The service as a WSGI application. Settings come from the environment, `overrides` before them."""
     chosen = settings.load(**overrides)
+    logs.start(chosen.log_level)
     app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
     settings.init_app(app, chosen)
     db.init_app(app, chosen)

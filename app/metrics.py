@@ -1,10 +1,12 @@
 """Every number that the service counts for whoever watches it: name, sentence and labels, each declared once, here.
 
-Counting is adding to a plain number of this process. Once a second (app/worker.py), and before a scrape, the numbers
-move on to where prometheus_client gathers those of all workers: files, if gunicorn.conf.py has named a folder for them.
+Counting is adding to a plain number of this process. Once a second, and before a scrape, the numbers move on to where
+prometheus_client gathers those of all workers: files, if gunicorn.conf.py has named a folder for them.
 docs/monitoring.md has the table of them all, and a test holds it against this module.
 """
 
+import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest, multiprocess, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 VERSION = "0.1.0"
+EVERY = 1.0  # seconds
 
 # Whether the processes of this service share their numbers: prometheus_client decides so when it is imported.
 IS_SHARED: bool = values.ValueClass._multiprocess
@@ -229,6 +232,18 @@ def move() -> None:
     """Hands on what was counted since the last time, and what is so just now."""
     for metric in METRICS:
         metric.move()
+
+
+def keep_moving() -> None:
+    """Does so once a second from now on, in a worker; `move` once more when it stops."""
+    WORKERS.ask = lambda: 1
+
+    def run() -> None:
+        while True:
+            move()
+            time.sleep(EVERY)
+
+    threading.Thread(target=run, name="moves numbers", daemon=True).start()
 
 
 def exposition(found: Mapping[Found, float | Mapping[str, float]]) -> bytes:

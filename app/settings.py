@@ -214,7 +214,7 @@ class Settings(BaseSettings):
 
     metrics_allow: Networks = Field(
         ["127.0.0.1", "::1"],
-        description="Addresses and networks that may read `/metrics`, with commas; others get 404. Whoever comes through"
+        description="Addresses and networks that may read `/metrics`, with commas; others get 404. Who comes through"
         " a proxy must be among them, and so must the proxy.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

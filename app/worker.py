@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import gevent
+import structlog
 from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
@@ -16,6 +17,8 @@ from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 from app import metrics, request_head
 from app.request_body import Body
 from app.request_head import Refused
+
+log = structlog.get_logger(__name__)
 
 HEAD_SECONDS = 10  # for a head, from its first byte
 BODY_SECONDS = 20  # for a body, from when it is asked for
@@ -154,6 +157,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         self.time_start = self.time_finish = time.time()
         self.status = b"%d" % refused.status
         metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
+        log.info("unreadable request", status=refused.status)
         unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
         self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
         with contextlib.suppress(OSError):  # nobody waits for it
@@ -245,11 +249,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     server_class = Server
     wsgi_handler = Handler
-    moves_on = 0.0  # when the numbers that were counted go on to where a scrape finds them
 
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]
-        metrics.WORKERS.ask = lambda: 1
         metrics.CONNECTIONS.ask = lambda: sum(len(server.handlers) for server in servers)
         while self.alive:
             self._rest()
@@ -262,7 +264,6 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
                 for server in servers:
                     server.close_idle()
             self._rest()
-        metrics.move()
 
     def _serve(self, listener: Any) -> Server:
         listener.setblocking(True)
@@ -289,7 +290,4 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _rest(self) -> None:
         # A signal only sets `alive`: the shorter the rest, the sooner a worker stops.
         self.notify()
-        if time.monotonic() > self.moves_on:
-            self.moves_on = time.monotonic() + 1
-            metrics.move()
         gevent.sleep(0.1)

@@ -26,8 +26,8 @@ LAYERS = [
     WHAT_IS_UNREAD,
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
-    "db errors",
-    "settings metrics embedded aside recent request_head request_body",
+    "db errors server_log",
+    "settings logs metrics embedded aside recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

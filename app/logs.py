@@ -86,19 +86,19 @@ def _event(record: logging.LogRecord) -> Event:
     event: Event = {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": record.levelname.lower(),
+        "event": _message(record),
         "logger": record.name,
         "process": os.getpid(),
+        **(record.msg if isinstance(record.msg, dict) else structlog.contextvars.get_contextvars()),
     }
-    if isinstance(record.msg, dict):
-        event.update(record.msg)
-    else:
-        event.update(structlog.contextvars.get_contextvars(), event=_message(record))
     if record.exc_info and record.exc_info[1]:
         event["exception"] = [_described(error) for error in _chain(record.exc_info[1])]
     return {name: _visible(value[:LONGEST]) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _message(record: logging.LogRecord) -> str:
+    if isinstance(record.msg, dict):
+        return str(record.msg["event"])
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):  # whoever logged it gave it other values than it takes

@@ -5,21 +5,25 @@ prometheus_client gathers those of all workers: files, if gunicorn.conf.py has n
 docs/monitoring.md has the table of them all, and a test holds it against this module.
 """
 
+import contextlib
+import fcntl
 import threading
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess, values
+from prometheus_client import CollectorRegistry, generate_latest, multiprocess
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
 
 VERSION = "0.1.0"
 EVERY = 1.0  # seconds
+FOLDER: Path | None = None  # where workers share their numbers; gunicorn.conf.py names it
 
-# Whether the processes of this service share their numbers: prometheus_client decides so when it is imported.
-IS_SHARED: bool = values.ValueClass._multiprocess
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OWN = CollectorRegistry()
 # A second series for each, which only the registry of one process would have.
@@ -249,13 +253,55 @@ def keep_moving() -> None:
 def exposition(found: Mapping[Found, float | Mapping[str, float]]) -> bytes:
     """All numbers of all workers and what the scrape has found, in Prometheus' text format."""
     move()
-    registry = OWN
-    if IS_SHARED:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     asked = CollectorRegistry()
     asked.register(_Asked([metric.family(value) for metric, value in {INFO: {VERSION: 1}, **found}.items()]))
-    return generate_latest(registry) + generate_latest(asked)
+    return _counted() + generate_latest(asked)
+
+
+def _counted() -> bytes:
+    if FOLDER is None:
+        return generate_latest(OWN)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, str(FOLDER))  # type: ignore[no-untyped-call]
+    with _turn(FOLDER, fcntl.LOCK_SH):
+        return generate_latest(registry)
+
+
+def bury(pid: int) -> None:
+    """Adds what a dead worker has counted to what others before it had, and forgets what was so with it."""
+    if FOLDER is None:
+        return
+    multiprocess.mark_process_dead(pid, str(FOLDER))  # type: ignore[no-untyped-call]
+    with contextlib.suppress(BlockingIOError), _turn(FOLDER, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for kind in ("counter", "histogram"):
+            own, others, both = (FOLDER / f"{kind}_{name}" for name in (f"{pid}.db", "buried.db", "draft"))
+            if own.exists():
+                _add_up([file for file in (own, others) if file.exists()], both)
+                both.replace(others)
+                own.unlink()
+
+
+def _add_up(files: list[Path], into: Path) -> None:
+    sums: Counter[str] = Counter()
+    for file in files:
+        for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
+            sums[key] += value
+    into.unlink(missing_ok=True)
+    made = MmapedDict(str(into))  # type: ignore[no-untyped-call]
+    for key, value in sums.items():
+        made.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+    made.close()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _turn(folder: Path, how: int) -> Iterator[None]:
+    """Scrapes read beside each other, and never while the numbers of a dead worker are in two files at once.
+
+    gunicorn's arbiter waits for nobody: if it has no turn, the files stay where they are, and are read there.
+    """
+    with (folder / "turns").open("a") as file:
+        fcntl.flock(file, how)
+        yield
 
 
 class _Asked:

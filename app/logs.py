@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -38,9 +38,8 @@ def start(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, Lines)]:
-        root.removeHandler(handler)
-    root.addHandler(Lines())
+    if not any(isinstance(handler, Lines) for handler in root.handlers):
+        root.addHandler(Lines())
     logging.getLogger("app").setLevel(level.upper())
 
 
@@ -53,16 +52,18 @@ def _to_standard_library(_logger: Any, _name: str, event: Event) -> tuple[tuple[
 
 
 class Lines(logging.Handler):
-    """Writes each record to standard error in one go."""
+    """Writes each record in one go, to standard error unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
         self.setFormatter(Formatter())
+        self.stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
+        stream = self.stream or sys.stderr  # looked up each time, for it may be replaced
         try:
-            sys.stderr.write(f"{self.format(record)}\n")
-            sys.stderr.flush()
+            stream.write(f"{self.format(record)}\n")
+            stream.flush()
         except (OSError, ValueError):  # nobody reads it any more; that must not be the request's trouble
             pass
 

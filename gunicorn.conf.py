@@ -52,14 +52,15 @@ def in_hand(folder: Path) -> int | None:
 
 os.environ[SHARED] = fresh_folder()
 
-from app import logs, metrics, server_log, settings
+from app import logs, metrics, server_log, settings, shared_numbers
 
 try:
     chosen = settings.load()
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
 
-metrics.FOLDER = Path(os.environ[SHARED])
+numbers = shared_numbers.Folder(Path(os.environ[SHARED]))
+metrics.gather = numbers.gather
 
 # One log for all: gunicorn's own lines have the same shape. No access log: it would hold sign-in links.
 logs.start(chosen.log_level)
@@ -119,7 +120,7 @@ def worker_exit(_server: Any, _worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """What a worker said to be so is so no more when it is gone; what it counted stays."""
-    metrics.bury(worker.pid)
+    numbers.bury(worker.pid)
 
 
 def on_exit(_server: Any) -> None:

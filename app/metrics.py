@@ -1,28 +1,22 @@
 """Every number that the service counts for whoever watches it: name, sentence and labels, each declared once, here.
 
 Counting is adding to a plain number of this process. Once a second, and before a scrape, the numbers move on to where
-prometheus_client gathers those of all workers: files, if gunicorn.conf.py has named a folder for them.
+prometheus_client gathers those of all workers (app/shared_numbers.py).
 docs/monitoring.md has the table of them all, and a test holds it against this module.
 """
 
-import contextlib
-import fcntl
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.mmap_dict import MmapedDict
 
 VERSION = "0.1.0"
 EVERY = 1.0  # seconds
-FOLDER: Path | None = None  # where workers share their numbers; gunicorn.conf.py names it
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OWN = CollectorRegistry()
@@ -98,6 +92,11 @@ class Counted:
             found = self._tallies[label] = Tally(self._shared.labels(*label) if label else self._shared)
         return found
 
+    @property
+    def known(self) -> list[tuple[str, ...]]:
+        """The values of its labels that have been counted or are known from the start."""
+        return list(self._tallies)
+
     def add(self, amount: float = 1) -> None:
         """Of a counter without labels."""
         self._tallies[()].count += amount
@@ -170,6 +169,11 @@ class Found:
         for label, value in found.items() if isinstance(found, Mapping) else [("", found)]:
             family.add_metric([label] if self.labels else [], value)
         return family
+
+
+def gather() -> bytes:
+    """What this process has counted; gunicorn.conf.py puts `app/shared_numbers.py` in its place, for all workers'."""
+    return generate_latest(OWN)
 
 
 METRICS: list[Counted | Timed | Present | Found] = []
@@ -255,53 +259,7 @@ def exposition(found: Mapping[Found, float | Mapping[str, float]]) -> bytes:
     move()
     asked = CollectorRegistry()
     asked.register(_Asked([metric.family(value) for metric, value in {INFO: {VERSION: 1}, **found}.items()]))
-    return _counted() + generate_latest(asked)
-
-
-def _counted() -> bytes:
-    if FOLDER is None:
-        return generate_latest(OWN)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, str(FOLDER))  # type: ignore[no-untyped-call]
-    with _turn(FOLDER, fcntl.LOCK_SH):
-        return generate_latest(registry)
-
-
-def bury(pid: int) -> None:
-    """Adds what a dead worker has counted to what others before it had, and forgets what was so with it."""
-    if FOLDER is None:
-        return
-    multiprocess.mark_process_dead(pid, str(FOLDER))  # type: ignore[no-untyped-call]
-    with contextlib.suppress(BlockingIOError), _turn(FOLDER, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        for kind in ("counter", "histogram"):
-            own, others, both = (FOLDER / f"{kind}_{name}" for name in (f"{pid}.db", "buried.db", "draft"))
-            if own.exists():
-                _add_up([file for file in (own, others) if file.exists()], both)
-                both.replace(others)
-                own.unlink()
-
-
-def _add_up(files: list[Path], into: Path) -> None:
-    sums: Counter[str] = Counter()
-    for file in files:
-        for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
-            sums[key] += value
-    into.unlink(missing_ok=True)
-    made = MmapedDict(str(into))  # type: ignore[no-untyped-call]
-    for key, value in sums.items():
-        made.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
-    made.close()  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def _turn(folder: Path, how: int) -> Iterator[None]:
-    """Scrapes read beside each other, and never while the numbers of a dead worker are in two files at once.
-
-    gunicorn's arbiter waits for nobody: if it has no turn, the files stay where they are, and are read there.
-    """
-    with (folder / "turns").open("a") as file:
-        fcntl.flock(file, how)
-        yield
+    return gather() + generate_latest(asked)
 
 
 class _Asked:

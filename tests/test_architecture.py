@@ -27,7 +27,7 @@ LAYERS = [
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
     "db errors server_log",
-    "settings logs metrics embedded aside recent request_head request_body",
+    "settings logs metrics shared_numbers embedded aside recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

@@ -10,6 +10,7 @@ from app import (
     cli,
     cli_keys,
     cli_people,
+    cli_upkeep,
     db,
     errors,
     fastpath,
@@ -18,11 +19,13 @@ from app import (
     known,
     limits,
     logs,
+    mirror,
     ops,
     pages,
     people_api,
     preferences_api,
     publish_api,
+    readiness,
     serve,
     settings,
     steering,
@@ -53,10 +56,13 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
     ops.init_app(app)
+    readiness.init_app(app)
+    app.register_blueprint(mirror.mirror)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)
     cli_people.init_app(app)
     cli_keys.init_app(app)
+    cli_upkeep.init_app(app)
     serve.init_app(app)
     fastpath.init_app(app, chosen)
     return app

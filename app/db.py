@@ -20,7 +20,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from app import embedded, metrics
+from app import embedded, metrics, patience
 from app.settings import Settings
 
 # Serialization failure, deadlock, lock not to be had in time, and a row gone or come between two statements:
@@ -37,9 +37,14 @@ SESSION_OPTIONS = (
 )
 
 
-CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+# What nobody acknowledges for so long is lost, and the connection with it: a firewall forgot it, or a machine is gone.
+# In a database without an encoding every text would come as bytes; doctor tells of it.
+CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2500, "client_encoding": "utf8"}
+# Seconds until a request gives up that finds all connections lent.
+POOL_SECONDS = 2
 
-# For what reads whole tables, on a connection of `write`: for that transaction only.
+# For commands that read whole tables, on a connection of `write`: for that transaction only. In a worker every
+# statement is cut off after a few seconds (app/patience.py).
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
 
 
@@ -205,19 +210,21 @@ def make_engine(url: str, threads: int) -> Engine:
     Each statement commits by itself unless told otherwise: a poll is one question, and to make its connection another
     kind and back would ask PostgreSQL three more.
     """
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         url,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         pool_size=threads,
         max_overflow=1,
-        pool_timeout=3,
+        pool_timeout=POOL_SECONDS,
         pool_recycle=1800,
         pool_use_lifo=True,
         json_deserializer=orjson.loads,
         hide_parameters=True,  # a logged statement says nothing of whom it was for
         connect_args={**CONNECT_ARGUMENTS, "options": SESSION_OPTIONS, "cursor_factory": Cursor},
     )
+    patience.watch(engine, patience.Watch())
+    return engine
 
 
 def _commit(transaction: sqlalchemy.Transaction) -> None:

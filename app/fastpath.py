@@ -15,7 +15,7 @@ from itsdangerous import BadSignature
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import auth, changes, guard, inbox, known, metrics, polling, steering
+from app import auth, changes, headers, inbox, known, metrics, polling, steering
 from app.people import Reader
 from app.poll_counter import PollCounter
 from app.polling import Answer
@@ -54,8 +54,8 @@ class FastPath:
         self.cookie_name: str = app.config["SESSION_COOKIE_NAME"]
         self.trusted_hosts: list[str] = app.config["TRUSTED_HOSTS"]
         self.hosts: set[str] = set()
-        self.unchanged = list(guard.headers_of_unchanged(settings).items())
-        self.snapshot = [("Content-Type", "application/json"), *guard.headers_of_snapshot(settings).items()]
+        self.unchanged = list(headers.of_unchanged(settings).items())
+        self.snapshot = [("Content-Type", "application/json"), *headers.of_snapshot(settings).items()]
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
         self.oldest = int(app.permanent_session_lifetime.total_seconds())

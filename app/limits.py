@@ -66,7 +66,7 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     )
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
-    for endpoint in {POLLS, *WATCHING} & app.view_functions.keys():
+    for endpoint in (POLLS, *WATCHING):
         extension.exempt(app.view_functions[endpoint])
     bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:

@@ -1,4 +1,4 @@
-"""What machines ask about the service itself: /livez, /metrics, /openapi.json."""
+"""What machines ask about the service itself: /livez, /readyz, /metrics, /openapi.json."""
 
 import ipaddress
 
@@ -6,8 +6,8 @@ import flask
 import orjson
 from sqlalchemy import Connection
 
-from app import auth, metrics, openapi, retention, settings, vitals
-from app.errors import not_found
+from app import auth, metrics, openapi, readiness, retention, settings, vitals
+from app.errors import Problem, not_found
 from app.settings import Settings
 
 ops = flask.Blueprint("ops", __name__)
@@ -62,6 +62,15 @@ def _cleaned(connection: Connection) -> vitals.Values:
     progress = retention.progress(connection)
     found: vitals.Values = {metrics.CLEANED: progress.rows}
     return found if progress.done_at is None else {**found, metrics.CLEANUP_DONE: progress.done_at.timestamp()}
+
+
+@ops.get("/readyz")
+def readyz() -> dict[str, str]:
+    """Whether this worker can answer readers and senders: 200, or 503 with what is missing. No limit counts it."""
+    missing = readiness.current().missing()
+    if missing is not None:
+        raise Problem(503, missing, retry_after=1)
+    return {"status": "ready"}
 
 
 @ops.get("/openapi.json")

@@ -1,13 +1,14 @@
 """What gunicorn and gevent have to say, into the same log and in the same shape."""
 
 import logging
+import uuid
 from typing import Any
 
 import gevent
 import structlog
 from gunicorn.glogging import Logger
 
-from app import logs
+from app import logs, metrics
 
 log = structlog.get_logger(__name__)
 
@@ -29,3 +30,15 @@ def init_worker() -> None:
 
 def _log_exception(_context: Any, kind: type[BaseException], error: BaseException | None, trace: Any) -> None:
     log.error("unhandled error", exc_info=(kind, error or kind(), trace))
+
+
+def note_refusal(status: int) -> str:
+    """Counts and writes down an answer of the worker's own, to what is no request or where the application failed.
+
+    Gives back the number of that line, for the answer.
+    """
+    request_id = uuid.uuid4().hex
+    metrics.REQUESTS.of("unreadable", f"{status // 100}xx").add()
+    say = log.error if status >= 500 else log.info
+    say("refused by the worker", status=status, request_id=request_id)
+    return request_id

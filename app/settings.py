@@ -294,6 +294,12 @@ class FileSettings(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
+def files() -> dict[str, str]:
+    """The settings that come from files, as `SECRET_KEY_FILE`, each with its file's path."""
+    named = [f"{name.upper()}_FILE" for name in Settings.model_fields]
+    return {name: os.environ[name] for name in named if os.environ.get(name)}
+
+
 def load(**overrides: Any) -> Settings:
     """The settings from the environment, `overrides` before them.
 

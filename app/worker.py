@@ -9,16 +9,13 @@ import time
 from typing import Any
 
 import gevent
-import structlog
 from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import metrics, request_head
+from app import headers, metrics, refusals, request_head, server_log
 from app.request_body import Body
 from app.request_head import Refused
-
-log = structlog.get_logger(__name__)
 
 HEAD_SECONDS = 10  # for a head, from its first byte
 BODY_SECONDS = 20  # for a body, from when it is asked for
@@ -155,14 +152,19 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
     def _refuse(self, refused: Refused) -> None:
         """The last answer on a connection. What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
-        self.status = b"%d" % refused.status
-        metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
-        log.info("unreadable request", status=refused.status)
         unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
         self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
-        with contextlib.suppress(OSError):  # nobody waits for it
-            self.socket.sendall(refused.answer())
+        self._send_error_response_if_possible(refused.status)
         self.log_request()
+
+    def _send_error_response_if_possible(self, error_code: int) -> None:
+        """gevent calls this where the application failed without an answer of its own."""
+        self.close_connection = True
+        if not self.response_length:
+            self.status = b"%d" % error_code
+            with contextlib.suppress(OSError):  # nobody waits for it
+                number = server_log.note_refusal(error_code)
+                self.socket.sendall(refusals.answer(error_code, self.server.headers_of_refusal, number))
 
     def _take(self, head: request_head.Head) -> None:
         self.environ = {**self.server.environ, **head.environ}
@@ -236,6 +238,9 @@ class Server(pywsgi.WSGIServer):  # type: ignore[misc]
         self.log = log
         self.handlers: set[Handler] = set()
         self.is_stopping = False
+        # A benchmark's bare application has no settings.
+        settings = getattr(options["application"], "extensions", {}).get("settings")
+        self.headers_of_refusal = headers.of_refusal(settings) if settings else {}
         self.environ["wsgi.input_terminated"] = True
 
     def close_idle(self) -> None:

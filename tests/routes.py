@@ -42,6 +42,8 @@ OPEN: dict[str, Any] = {
     "GET /openapi.json": None,
     "GET /livez": None,
     "GET /metrics": None,
+    "GET /readyz": None,
+    "GET /doctor": None,
 }
 
 EXAMPLES = {

@@ -368,21 +368,20 @@ def test_nothing_that_people_wrote_or_that_opens_doors_is_in_the_log_or_the_metr
     assert [secret for secret in secrets if secret in text or secret in shown] == []
     lines = [json.loads(line) for line in text.split("\n")[:-1]]
     assert all(line.isascii() and line.isprintable() for line in text.split("\n"))
-    assert {"request", "unreadable request", "unhandled error"} <= {line["event"] for line in lines}
-    assert {"gunicorn.error", "app.watch", "app.worker", "app.errors"} <= {line["logger"] for line in lines}
+    assert {"request", "refused by the worker", "unhandled error"} <= {line["event"] for line in lines}
+    assert {"gunicorn.error", "app.watch", "app.server_log", "app.errors"} <= {line["logger"] for line in lines}
     assert {200, 401, 404, 422, 400, 500} <= {line.get("status") for line in lines}
     assert any(line["event"].startswith("Listening at") for line in lines)
 
 
 def test_what_nobody_caught_is_logged_without_the_request_around_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with (
-        running_service(log=log, application="tests.raising:app", WEB_CONCURRENCY="1") as service,
-        contextlib.suppress(OSError),
-    ):
-        Browser(service.url).open("/", Cookie="belfry=a-secret-cookie")
+    with running_service(log=log, application="tests.raising:app", WEB_CONCURRENCY="1") as service:
+        answer = Browser(service.url).open("/", Cookie="belfry=a-secret-cookie")
     lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]]
     found = [line for line in lines if line["event"] == "unhandled error"]
     assert found
+    assert answer.status == 500
+    assert [line["level"] for line in lines if line.get("request_id") == answer.json()["request_id"]] == ["error"]
     assert {line["exception"][0]["type"] for line in found} == {"builtins.RuntimeError"}
     assert "a-secret-cookie" not in log.read_text()

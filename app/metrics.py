@@ -190,7 +190,7 @@ POLLS = Counted(
 POLL_SECONDS = Timed("belfry_poll_seconds", "How long polls took that were answered from the database.", WHOLE)
 REQUESTS = Counted(
     "belfry_requests_total",
-    "Other requests, by endpoint and class of status; `unmatched` has no route, `unreadable` the worker refused itself.",
+    "Other requests, by endpoint and class of status; `unmatched` has no route, `unreadable` the worker refused.",
     ("endpoint", "status"),
 )
 REQUEST_SECONDS = Timed("belfry_request_seconds", "How long other requests took, by endpoint.", WHOLE, ("endpoint",))

@@ -28,7 +28,8 @@ from app.poll_counter import PollCounter
 from app.settings import Settings
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
-HEALTH = {"ops.livez", "ops.readyz"}  # what is asked whether the service is alive must be told so, however often
+# Whoever watches the service must be told how it is, however many others come from the same address.
+WATCHING = {"ops.livez", "ops.readyz", "ops.show_metrics"}
 CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
@@ -65,7 +66,7 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     )
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
-    for endpoint in (POLLS, *HEALTH):
+    for endpoint in (POLLS, *WATCHING):
         extension.exempt(app.view_functions[endpoint])
     bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:

@@ -1,6 +1,5 @@
 """The answers that the worker itself gives, before or instead of the application: the one shape of errors, as bytes."""
 
-import uuid
 from collections.abc import Mapping
 
 import orjson
@@ -18,14 +17,14 @@ DETAILS = {
 }
 
 
-def answer(status: int, headers: Mapping[str, str]) -> bytes:
+def answer(status: int, headers: Mapping[str, str], request_id: str) -> bytes:
     """The last answer on a connection, as problem details (RFC 9457)."""
     content = {
         "type": "about:blank",
         "title": REASONS[status],
         "status": status,
         "detail": DETAILS[status],
-        "request_id": uuid.uuid4().hex,
+        "request_id": request_id,
         "errors": [],
     }
     body = orjson.dumps(content)

@@ -60,7 +60,7 @@ def _database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _app(_database_url: str) -> Iterator[flask.Flask]:
-    app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1)
+    app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1, log_level="warning")
     app.test_client_class = Browser
     yield app
     with app.app_context():
@@ -82,7 +82,7 @@ def another_app(app: flask.Flask) -> Iterator[Callable[..., flask.Flask]]:
 
     def make(**settings: Any) -> flask.Flask:
         url = db.engine().url.render_as_string(hide_password=False)
-        usual = {"database_url": url, "secret_key": postgres.SECRET_KEY, "web_concurrency": 1}
+        usual = {"database_url": url, "secret_key": postgres.SECRET_KEY, "web_concurrency": 1, "log_level": "warning"}
         another = create_app(**{**usual, **settings})
         another.test_client_class = Browser
         made.append(another)

@@ -27,7 +27,7 @@ LAYERS = [
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
     "db errors",
-    "settings embedded aside recent request_head request_body",
+    "settings embedded aside recent shared_counters request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

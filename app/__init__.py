@@ -26,6 +26,7 @@ from app import (
     settings,
     steering,
     types_page,
+    watch,
 )
 
 
@@ -35,6 +36,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
     settings.init_app(app, chosen)
     db.init_app(app, chosen)
+    watch.init_app(app, chosen)
     errors.init_app(app)
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
@@ -48,6 +50,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(pages.pages)
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
+    ops.init_app(app)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)
     cli_people.init_app(app)

@@ -17,7 +17,7 @@ import flask
 import sqlalchemy
 from sqlalchemy import Connection, text
 
-from app import db
+from app import db, metrics
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -211,6 +211,7 @@ class Teller:
             return self._taken
 
     def _told(self) -> None:
+        metrics.TOLD.add(len(self._taken))
         with self._state:
             self._taken = {}
             self._state.notify_all()
@@ -218,6 +219,7 @@ class Teller:
     def _failed(self, *, for_good: bool) -> None:
         with self._state:
             if for_good:  # what nobody has tried to tell goes too: without a connection this would never end
+                metrics.LOST.add(len(self._taken | self._waiting))
                 self._waiting = {}
             else:
                 self._add(self._taken)
@@ -274,10 +276,12 @@ class Listener:
                     is_busy = False
                     while not stop.is_set():
                         for notice in driver.notifies(timeout=SHORT_LOOK_UP if is_busy else LOOK_UP):
-                            self._hear(parse(notice.payload))
+                            self._hear(heard := parse(notice.payload))
+                            metrics.HEARD.add(len(heard))
                         is_busy = self.in_between(connection)
             except Exception as error:  # whatever it is: without this thread the worker would be deaf and not know it
                 if not stop.is_set():
+                    metrics.DEAFENED.add()
                     log.warning("changes not heard: %s", type(error).__name__)
             self._say(stop, False)
             stop.wait(pause * RANDOM.uniform(0.5, 1))

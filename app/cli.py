@@ -188,22 +188,23 @@ def cleanup(batch: int, dry_run: bool) -> Outcome:
         bar = Bar(total, "Deleting")
         deleted = retention.clean_up(batch, bar.move)
         bar.finish()
-        completed = {name: _complete(*what) for name, what in CUT_OFF.items()}
+        completed = {name: _complete(name, *what) for name, what in CUT_OFF.items()}
     line = f"Deleted {_amounts(deleted)}." + (f" Completed {_amounts(completed)}." if any(completed.values()) else "")
     return {"deleted": deleted, "completed": completed}, line
 
 
-# What takes many transactions and may have been cut off: how to find those events, and how to complete one.
+# How to find the events of each, and how to complete one.
 CUT_OFF: dict[str, tuple[Callable[[Connection], list[int]], Callable[[int], object]]] = {
     "retractions": (retracting.find_cut_off, retracting.complete),
     "publications_to_everyone": (publishing.find_cut_off, lambda event: list(publishing.complete_everyone(event))),
 }
 
 
-def _complete(find: Callable[[Connection], list[int]], complete: Callable[[int], object]) -> int:
+def _complete(name: str, find: Callable[[Connection], list[int]], complete: Callable[[int], object]) -> int:
     ids = db.read(find)
     for event_id in ids:
         complete(event_id)
+    db.write(retention.note, name, len(ids), is_done=True)
     return len(ids)
 
 

@@ -21,6 +21,7 @@ from flask.typing import RouteCallable
 from flask_limiter import Limiter, RequestLimit
 from limits.strategies import FixedWindowRateLimiter
 
+from app import metrics
 from app.counters import PostgresStorage
 from app.errors import Problem
 from app.poll_counter import PollCounter, SharedPollCounter
@@ -28,6 +29,7 @@ from app.settings import IN_MEMORY, Settings
 from app.shared_counters import SharedCounters
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
+HEALTH = {"ops.livez", "ops.readyz"}  # what is asked whether the service is alive must be told so, however often
 CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
@@ -66,7 +68,8 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     senders = extension.shared_limit(REFUSED_CALLS, "senders", key_func=address, deduct_when=_is_refused)
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
-    extension.exempt(app.view_functions[POLLS])
+    for endpoint in {POLLS, *HEALTH} & app.view_functions.keys():
+        extension.exempt(app.view_functions[endpoint])
     bulk = extension.shared_limit(BULK, scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:
         app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))
@@ -101,7 +104,7 @@ def one_poll(user_id: int, session: str) -> Iterator[None]:
 
 def _require_no_wait(seconds: float) -> None:
     if seconds:
-        raise too_many(seconds)
+        raise too_many("polls", seconds)
 
 
 def share(rates: str, workers: int) -> str:
@@ -112,10 +115,13 @@ def share(rates: str, workers: int) -> str:
 
 def refuse(limit: RequestLimit) -> None:
     """Raises 429 with the time to wait."""
-    raise too_many(limit.reset_at - time.time())
+    name = next((shared for shared in ("bulk", "senders") if f"/{shared}/" in limit.key), "calls")
+    raise too_many(name, limit.reset_at - time.time())
 
 
-def too_many(seconds: float) -> Problem:
+def too_many(limit: str, seconds: float) -> Problem:
+    """The refusal of who is over a limit, which is counted under the limit's name."""
+    metrics.REFUSALS.of(limit).add()
     return Problem(429, "Too many requests. Try again later.", retry_after=max(1, math.ceil(seconds)))
 
 
@@ -126,12 +132,12 @@ def count_sign_in(account: str, address: str) -> None:
     alike. Nobody is locked out for longer than the window, and sign-in links are not counted here.
     """
     limiter = FixedWindowRateLimiter(PostgresStorage())
-    for limit, key in [
-        (SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
-        (SIGN_INS_PER_ACCOUNT, _account_key(account)),
+    for name, limit, key in [
+        ("address", SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
+        ("account", SIGN_INS_PER_ACCOUNT, _account_key(account)),
     ]:
         if not limiter.hit(limit, "sign-in", key):
-            raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
+            raise too_many(name, limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
 
 
 @contextmanager
@@ -141,6 +147,7 @@ def one_hash() -> Iterator[None]:
     A check takes a tenth of a second of CPU and a lot of memory: a crowd at the door would stop everybody's polls.
     """
     if not ONE_HASH.acquire(timeout=HASH_PATIENCE):
+        metrics.REFUSALS.of("passwords").add()
         raise Problem(503, "Too many people are signing in just now. Try again in a moment.", retry_after=1)
     try:
         yield
@@ -174,4 +181,4 @@ def count_call(key_id: int) -> None:
     """Counts one call of a sender's key; raises 429 where it has had too many."""
     limiter = FixedWindowRateLimiter(PostgresStorage())
     if not limiter.hit(CALLS_PER_KEY, "key", str(key_id)):
-        raise too_many(limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())
+        raise too_many("key", limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())

@@ -226,3 +226,13 @@ rate_limits = Table(
     prefixes=["UNLOGGED"],
     postgresql_with={"fillfactor": 50},
 )
+
+# What the clean-up has done so far, a row for each of its chores: how many rows it took care of in all, and when it
+# last came to the chore's end.
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", Text, primary_key=True),  # retention.note
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    Column("done_at", Moment),
+)

@@ -40,6 +40,8 @@ OPEN: dict[str, Any] = {
     "POST /tickets/<ticket>": {},
     "GET /static/<path:filename>": None,
     "GET /openapi.json": None,
+    "GET /livez": None,
+    "GET /metrics": None,
 }
 
 EXAMPLES = {

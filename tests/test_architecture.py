@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
-AROUND_THEM = "auth guard openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets"
+AROUND_THEM = "auth guard watch openapi polling demo console"
+INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets vitals"
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"
@@ -26,8 +26,8 @@ LAYERS = [
     WHAT_IS_UNREAD,
     PEOPLE,
     f"validation sanitize models counters poll_counter {NOTICES}",
-    "db errors",
-    "settings embedded aside recent shared_counters request_head request_body",
+    "db errors headers refusals shared_counters",
+    "settings metrics embedded aside recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

@@ -569,14 +569,6 @@ def test_every_answer_is_private_and_guarded(alice: Person, anonymous: FlaskClie
         assert answer.headers["Cache-Control"] == "private, no-store", answer.status
         assert {"Cookie", "Authorization"} <= {part.strip() for part in answer.headers["Vary"].split(",")}
         assert ("Retry-After" in answer.headers) == (answer.status_code == 429)
-        if answer.status_code == 304:
-            continue  # without a body there is nothing to guard, and bells get hundreds a day
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Referrer-Policy"] == "same-origin"
-        policy = answer.headers["Content-Security-Policy"]
-        assert policy.startswith("default-src 'none';")
-        assert "unsafe" not in policy
-        assert "frame-ancestors 'none'" in policy
 
 
 # The limit

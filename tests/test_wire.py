@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from app.request_head import MOST_FIELDS, Refused, parse
+from app.request_head import MOST_FIELDS, parse
 from tests import postgres
 from tests.hosts import WireHost, make_key
 from tests.service import Service, running_service, wait_until
@@ -208,10 +208,6 @@ def test_fields_reach_the_application_joined_and_without_impostors() -> None:
 )
 def test_who_closes_the_connection(lines: bytes, is_last: bool) -> None:
     assert parse(lines + b"\r\nHost: a").is_last is is_last
-
-
-def test_a_refusal_is_an_answer_of_its_own() -> None:
-    assert Refused(431).answer().startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n")
 
 
 def test_a_refused_request_is_one_line_of_the_access_log_whether_or_not_its_sender_waits(tmp_path: Path) -> None:

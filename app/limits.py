@@ -53,6 +53,7 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
     """
     workers, uri = settings.web_concurrency, settings.ratelimit_storage_uri
     shared = None if uri == IN_MEMORY else SharedCounters(uri, workers, installation=settings.own_url)
+    metrics.UNSHARED.ask = shared.is_alone if shared else lambda: 0
     options: Any = {"workers": workers, "shared": shared}
     extension = Limiter(
         caller,

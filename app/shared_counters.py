@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from app import metrics
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.1  # seconds, for an answer; whoever waits for longer is counted by this worker alone
@@ -79,6 +81,10 @@ class SharedCounters:
         self._next_look = 0.0
         self._pause = FIRST_PAUSE
         self._has_looked = self._was_up = False
+
+    def is_alone(self) -> bool:
+        """Whether this worker has asked Redis, and counts by itself because it did not answer."""
+        return self._has_looked and self._client is None
 
     def is_up(self) -> bool:
         """Whether Redis answers, as far as is known; now and then it is looked at, beside the request."""

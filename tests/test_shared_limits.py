@@ -230,7 +230,7 @@ def test_redis_that_comes_back_counts_again(redis: RedisServer, caplog: pytest.L
     ]
 
 
-def test_the_longer_redis_is_gone_the_less_it_is_looked_at(redis: RedisServer) -> None:
+def test_redis_hung_costs_one_wait_and_no_look_costs_a_request_anything(redis: RedisServer) -> None:
     shared = SharedCounters(redis.uri, WORKERS, "http://bell.example")
     assert shared.is_up()
     redis.hang()
@@ -242,7 +242,8 @@ def test_the_longer_redis_is_gone_the_less_it_is_looked_at(redis: RedisServer) -
         assert shared.count("x", 60_000) is None
         waits.append(time.monotonic() - before)
 
-    assert sum(wait > 0.05 for wait in waits) == 1  # the first; looks are beside the requests
+    assert 0.09 < waits[0] < 1
+    assert sum(wait > 0.09 for wait in waits) < 5  # the looks are beside the requests; a busy machine adds its own
     assert len(waits) > 1000
 
 

@@ -210,6 +210,10 @@ REFUSALS = Counted(
     ("limit",),
     *("polls", "calls", "bulk", "senders", "key", "account", "address", "passwords"),
 )
+UNSHARED = Present(
+    "belfry_unshared_limits_workers",
+    "Workers that count by themselves because the Redis of `RATELIMIT_STORAGE_URI` does not answer them.",
+)
 
 TOLD = Counted("belfry_notices_told_total", "Inboxes that workers told each other to have changed.")
 HEARD = Counted("belfry_notices_heard_total", "Inboxes that workers heard to have changed, each worker by itself.")

@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 SHORTEST_SECRET = 32  # characters
 LOCAL_HOSTS = ["localhost", "127.0.0.1"]
+IN_MEMORY = "memory://"
 
 
 class SettingsError(click.ClickException):
@@ -107,6 +108,28 @@ def _checked_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
     return "postgresql+psycopg://" + value.split("://", 1)[1]
+
+
+def _checked_storage(value: str) -> str:
+    if value == IN_MEMORY:
+        return value
+    try:
+        _require_an_address_of_redis(value)
+    except (ValueError, TypeError):  # their words may repeat the password
+        raise ValueError("must be memory://, or the address of a Redis server: redis://:password@host:6379/0") from None
+    return value
+
+
+def _require_an_address_of_redis(uri: str) -> None:
+    parts = urlsplit(uri)
+    is_complete = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    if parts.scheme not in ("redis", "rediss", "unix") or not is_complete:
+        raise ValueError
+    if parts.scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):  # the client would take it for 0
+        raise ValueError
+    from redis import ConnectionPool  # here, for most do without Redis, and loading it takes a tenth of a second
+
+    ConnectionPool.from_url(uri).make_connection()  # connects to nothing yet
 
 
 def _algorithm_for(jwt_key: str) -> str:
@@ -203,6 +226,12 @@ class Settings(BaseSettings):
     )
     poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
         "100 per minute", description="Polls allowed per user."
+    )
+    ratelimit_storage_uri: Annotated[str, AfterValidator(_checked_storage)] = Field(
+        IN_MEMORY,
+        description="Where polls and readers' other calls are counted: `memory://`, where each worker allows its part"
+        " of a limit, or for all workers together a Redis, `redis://:password@host:6379/0`, `rediss://…` or"
+        " `unix:///path`.",
     )
     notification_ttl_days: float = Field(
         30, gt=0, le=365, description="Days that a notification lives when its sender names no expiry."

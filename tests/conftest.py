@@ -31,15 +31,16 @@ _server: Any = None
 
 def pytest_configure(config: pytest.Config) -> None:
     global _server
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if config.option.collectonly:
         return
     for name in Settings.model_fields:  # what a developer has set must not decide whether tests pass
         os.environ.pop(name.upper(), None)
         os.environ.pop(f"{name.upper()}_FILE", None)
     if "TEST_FAST_PATH" in os.environ:
         os.environ["FAST_PATH"] = os.environ["TEST_FAST_PATH"]
-    _server = postgres.server()
-    _server.__enter__()
+    if postgres.SERVER not in os.environ:  # else it is the controller's of this run, or that of tests/taken_out.py
+        _server = postgres.server()
+        _server.__enter__()
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SHORTEST_SECRET = 32  # characters
+LEAST_DIFFERENT = 8  # of them; 32 random ones hold more, were they but hexadecimal
 LOCAL_HOSTS = ["localhost", "127.0.0.1"]
 
 
@@ -57,6 +58,11 @@ _ORIGIN = re.compile(
 )
 
 
+_EXAMPLE = re.compile(
+    r"(?:change|replace|insert|put)[ _-]?(?:me|this|it|your|a)|your[ _-]?(?:own|secret|key)", re.IGNORECASE
+)
+
+
 def _is_origin(value: str) -> bool:
     try:
         return bool(_ORIGIN.fullmatch(value)) and urlsplit(value).port != 0
@@ -87,6 +93,15 @@ def _checked_epoch(value: str) -> str:
     return value
 
 
+def _checked_secret(value: str) -> str:
+    # What stands in somebody's example, or was typed by a finger that rested on a key, is known to everybody.
+    if len(set(value)) < LEAST_DIFFERENT or _EXAMPLE.search(value):
+        raise ValueError(
+            "must be random, and yours alone: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return value
+
+
 def _checked_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
@@ -112,7 +127,7 @@ def _algorithm_for(jwt_key: str) -> str:
 
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
-Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
+Secret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_checked_secret)]
 
 
 class Settings(BaseSettings):
@@ -160,9 +175,8 @@ class Settings(BaseSettings):
         description="Origins that pictures of people may come from, besides the service's own, with commas."
         " Unset: initials instead.",
     )
-    jwt_key: str | None = Field(
+    jwt_key: Secret | None = Field(
         None,
-        min_length=32,
         description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
         " or a public key in PEM. Unset: tokens are refused.",
     )

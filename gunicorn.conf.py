@@ -5,11 +5,54 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is loaded, or it would keep what blocks a whole worker
 
 # ruff: noqa: E402
+import fcntl
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported, with the rest of the app
+MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - mkdtemp's
+
+
+def fresh_folder() -> str:
+    """Where the workers keep their numbers, for whichever of them is asked. Reading this file anew (HUP) keeps it."""
+    prefix = "belfry-metrics-"
+    mine = f"{prefix}{os.getpid()}-"
+    present = os.environ.get(SHARED, "")
+    if os.path.basename(present).startswith(mine):
+        return present
+    for left_over in MEMORY.glob(f"{prefix}*"):
+        if (handle := in_hand(left_over)) is not None:
+            shutil.rmtree(left_over, ignore_errors=True)
+            os.close(handle)
+    while True:
+        folder = tempfile.mkdtemp(prefix=mine, dir=MEMORY)
+        if in_hand(Path(folder)) is not None and os.path.isdir(folder):  # else somebody tidied up at that moment
+            return folder
+
+
+def in_hand(folder: Path) -> int | None:
+    """Locks the folder for as long as this process and those that it forks live; None where others have it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+os.environ[SHARED] = fresh_folder()
+
+from prometheus_client import multiprocess
 
 from app import settings
 
@@ -61,3 +104,12 @@ def post_worker_init(worker: Any) -> None:
     the first signal would cut its requests off.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """What a worker said to be so is so no more when it is gone; what it counted stays."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    shutil.rmtree(os.environ[SHARED], ignore_errors=True)

@@ -10,6 +10,7 @@ from app import (
     cli,
     cli_keys,
     cli_people,
+    cli_upkeep,
     db,
     errors,
     fastpath,
@@ -17,15 +18,18 @@ from app import (
     inbox_api,
     known,
     limits,
+    mirror,
     ops,
     pages,
     people_api,
     preferences_api,
     publish_api,
+    readiness,
     serve,
     settings,
     steering,
     types_page,
+    watch,
 )
 
 
@@ -35,6 +39,7 @@ def create_app(**overrides: Any) -> flask.Flask:
     app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
     settings.init_app(app, chosen)
     db.init_app(app, chosen)
+    watch.init_app(app, chosen)
     errors.init_app(app)
     guard.init_app(app, chosen)
     auth.init_app(app, chosen)
@@ -48,10 +53,14 @@ def create_app(**overrides: Any) -> flask.Flask:
     app.register_blueprint(pages.pages)
     app.register_blueprint(types_page.page)
     app.register_blueprint(ops.ops)
+    ops.init_app(app)
+    readiness.init_app(app)
+    app.register_blueprint(mirror.mirror)
     limits.init_app(app, chosen, caller=auth.caller, address=auth.address)
     cli.init_app(app)
     cli_people.init_app(app)
     cli_keys.init_app(app)
+    cli_upkeep.init_app(app)
     serve.init_app(app)
     fastpath.init_app(app, chosen)
     return app

@@ -131,6 +131,7 @@ def sender(scope: str) -> Sender:
     found = db.read(keys.find, key) if keys.FORM.fullmatch(key) else None
     if found is None:
         raise Problem(401, "This needs an API key: Authorization: Bearer blf_…")
+    flask.g.key_id = found.key_id
     limits.count_call(found.key_id)
     if scope not in found.scopes:
         raise Problem(403, f"This key lacks the scope {scope}.")

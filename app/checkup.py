@@ -1,146 +1,111 @@
-"""What an operator asks: what is in there, and what is wrong with this installation."""
+"""What doctor sees without asking anybody: what the settings say, and who may read which files."""
 
-import time
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, text
+import limits
 
-from app.db import LONG_DEADLINE
+from app.findings import Finding, broken, look, ok
 from app.settings import Settings
 
-OLDEST_SERVER = 140000
-LATE_CLEAN_UP_HOURS = 26  # a nightly clean-up, and two hours for it to run
-
-STATS = text("""
-    SELECT
-        (SELECT count(*) FROM users) AS users,
-        (SELECT count(*) FROM users WHERE NOT is_active) AS disabled,
-        (SELECT count(*) FROM events) AS events,
-        (SELECT count(*) FROM notifications WHERE now() < expires_at) AS notifications,
-        (SELECT count(*) FROM notifications
-            WHERE read_at IS NULL AND archived_at IS NULL AND now() < expires_at) AS unread,
-        (SELECT count(*) FROM notifications WHERE expires_at <= now()) AS expired,
-        (SELECT count(*) FROM events WHERE created_at > now() - interval '24 hours') AS events_in_24_hours,
-        (SELECT pg_total_relation_size('notifications') + pg_total_relation_size('events')) AS bytes
-""")
-
-
-def stats(connection: Connection) -> dict[str, int]:
-    """How much of everything there is. Counts every row: seconds on millions of them, so not for monitoring."""
-    connection.execute(LONG_DEADLINE)
-    return dict(connection.execute(STATS).one()._mapping)
-
-
-LIST_USERS = text("""
-    SELECT subject, display_name, is_active, password_hash IS NOT NULL AS has_password, inbox_version, created_at
-    FROM users ORDER BY subject LIMIT :limit OFFSET :offset
-""")
-
-
-def list_users(connection: Connection, limit: int, offset: int) -> list[dict[str, Any]]:
-    """The users by name, for the operator."""
-    found = connection.execute(LIST_USERS, {"limit": limit, "offset": offset})
-    return [dict(row._mapping) for row in found]
-
-
-FIND_SOMEBODY = text("SELECT subject FROM users WHERE is_active ORDER BY subject LIMIT 1")
-
-
-def find_somebody(connection: Connection) -> str | None:
-    """Somebody who can sign in, for whoever tries the service out. Index: users_subject_key."""
-    subject: str | None = connection.execute(FIND_SOMEBODY).scalar_one_or_none()
-    return subject
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at; `verdict` is ok, look or broken, `advice` what to do about it."""
-
-    subject: str
-    verdict: str
-    detail: str
-    advice: str = ""
+OTHERS = 0o077  # what the owner's group and everybody else may do with a file
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
     """What the settings say about an installation that others can reach."""
+    yield _public_address(settings)
+    yield _proxies(settings)
+    yield _database(settings)
+    yield check_workers(settings, os.cpu_count() or 1)
+    yield _polls(settings)
+    yield _fast_path(settings)
+    yield _origins(settings)
+
+
+def _public_address(settings: Settings) -> Finding:
     if settings.public_url is None:
         advice = "set PUBLIC_URL to the address that readers use"
-        yield Finding("public address", "look", f"unset: links lead to {settings.own_url}", advice)
-    elif not settings.is_https:
+        return look("public address", f"unset: links lead to {settings.own_url}", advice)
+    if not settings.is_https:
         advice = "put TLS in front and set PUBLIC_URL to https://…"
-        yield Finding("public address", "look", f"{settings.public_url} is not encrypted", advice)
-    else:
-        yield Finding("public address", "ok", settings.public_url)
+        return look("public address", f"{settings.public_url} is not encrypted", advice)
+    return ok("public address", settings.public_url)
+
+
+def _proxies(settings: Settings) -> Finding:
     if settings.public_url and not settings.trusted_proxies:
         advice = "set TRUSTED_PROXIES to the number of proxies in front"
-        yield Finding("proxies", "look", "none is trusted: every address is the proxy's", advice)
-    else:
-        yield Finding("proxies", "ok", f"{settings.trusted_proxies} trusted")
+        return look("proxies", "none is trusted: every address is the proxy's", advice)
+    return ok("proxies", f"{settings.trusted_proxies} trusted")
 
 
-def check_secret_key(settings: Settings, folder: Path) -> Finding:
-    """Whether the key that signs sessions is out of other users' sight."""
-    if settings.secret_key:
-        return Finding("secret key", "ok", "set")
+def _database(settings: Settings) -> Finding:
+    if settings.database_url is not None:
+        return ok("database", "DATABASE_URL names it")
+    if settings.public_url is None:
+        return ok("database", "the private one in instance/postgres")
+    advice = "set DATABASE_URL, and move to that server with pg_dump (docs/operations.md)"
+    return look("database", "the private one, which is for trying out", advice)
+
+
+def check_workers(settings: Settings, cores: int) -> Finding:
+    """Whether each worker has a core to itself: one more answers no more polls."""
+    detail = f"{settings.web_concurrency} of {settings.threads} threads, {cores} cores"
+    if settings.web_concurrency > cores:
+        advice = f"set WEB_CONCURRENCY to {cores}: more workers only take memory and connections"
+        return look("workers", detail, advice)
+    return ok("workers", detail)
+
+
+def _polls(settings: Settings) -> Finding:
+    """A bell asks every POLL_INTERVAL, often of one worker alone, which allows its part of the limit only."""
+    for rate in limits.parse_many(settings.poll_limit):
+        part = rate.amount // settings.web_concurrency
+        needed = rate.get_expiry() / settings.poll_interval
+        if part < 2 * needed:
+            detail = f"{part} in {rate.get_expiry()} s for a reader at one worker, whose bell needs {needed:.0f}"
+            return look("polls", detail, "raise POLL_LIMIT or POLL_INTERVAL")
+    return ok("polls", f"every {settings.poll_interval} s, {settings.poll_limit}")
+
+
+def _fast_path(settings: Settings) -> Finding:
+    if settings.fast_path:
+        return ok("fast path", "on")
+    return look("fast path", "off: polls cost many times more", "unset FAST_PATH")
+
+
+def _origins(settings: Settings) -> Finding:
+    """A cookie that is Secure never reaches a page without TLS, and such a page can be changed on its way."""
+    plain = [origin for origin in settings.cors_origins if origin.startswith("http://")]
+    if plain and settings.is_https:
+        return look("origins", f"{', '.join(plain)} not encrypted", "put TLS in front of those pages")
+    return ok("origins", f"{len(settings.cors_origins)} besides our own")
+
+
+def check_secrets(settings: Settings, folder: Path) -> Iterator[Finding]:
+    """Whether the keys on disk are out of other users' sight. One that can be guessed lets nothing start."""
     path = folder / "secret_key"
-    if path.exists() and path.stat().st_mode & 0o077:
-        return Finding("secret key", "broken", f"other users can read {path}", f"chmod 600 {path}, and make a new one")
-    return Finding("secret key", "ok", f"kept in {path}")
-
-
-SERVER = text("SELECT current_setting('server_version_num'), current_setting('server_version'), now()")
-
-
-def check_server(connection: Connection) -> Iterator[Finding]:
-    """The server's release and its clock against this machine's."""
-    number, name, now = connection.execute(SERVER).one()
-    if int(number) < OLDEST_SERVER:
-        yield Finding("PostgreSQL", "broken", f"release {name}", "upgrade the server to PostgreSQL 14 or newer")
+    if settings.secret_key:
+        yield ok("secret key", "set")
+    elif path.exists() and path.stat().st_mode & OTHERS:
+        yield broken("secret key", f"other users can read {path}", f"chmod 600 {path}, and make a new one")
     else:
-        yield Finding("PostgreSQL", "ok", f"release {name}")
-    apart = abs(now.timestamp() - time.time())
-    if apart > 5:
-        yield Finding("clock", "look", f"{apart:.0f} s from the database's", "let NTP set both machines' clocks")
-    else:
-        yield Finding("clock", "ok", f"{apart:.1f} s from the database's")
+        yield ok("secret key", f"kept in {path}")
+    if folder.exists() and folder.stat().st_mode & OTHERS:
+        yield look("instance", f"other users can look into {folder}", f"chmod 700 {folder}")
 
 
-SERVER_SETTINGS = text(
-    "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'autovacuum') ORDER BY name"
-)
-
-
-def check_server_settings(connection: Connection) -> Iterator[Finding]:
-    """The server's settings without which an acknowledged notification can be lost, or old rows pile up."""
-    for name, value in connection.execute(SERVER_SETTINGS):
-        if value == "off":
-            yield Finding(name, "broken" if name == "fsync" else "look", "off", f"set {name} = on in postgresql.conf")
+def check_files(named: Mapping[str, str], shown: list[Path]) -> Iterator[Finding]:
+    """Files that hold settings (`SECRET_KEY_FILE`: its path) against other users; files that are `shown`, for ours."""
+    for name, path in named.items():
+        if Path(path).stat().st_mode & OTHERS:
+            yield look(name, f"other users of this machine can read {path}", f"chmod 400 {path}")
         else:
-            yield Finding(name, "ok", value)
-
-
-REVISION = text("SELECT version_num FROM alembic_version")
-TABLE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
-
-
-def check_migrations(connection: Connection, head: str | None) -> Finding:
-    """Whether the tables are those of this release."""
-    made = connection.execute(TABLE).scalar_one()
-    revision = connection.execute(REVISION).scalar_one_or_none() if made else None
-    if revision == head:
-        return Finding("migrations", "ok", f"at {head}")
-    return Finding("migrations", "broken", f"at {revision}, the code is at {head}", "flask db upgrade")
-
-
-OLDEST_EXPIRED = text("SELECT extract(epoch FROM now() - min(expires_at)) / 3600 FROM notifications")
-
-
-def check_clean_up(connection: Connection) -> Finding:
-    """Whether cron runs the clean-up: nothing should be over for much longer than a day. Index: expires_at."""
-    hours: Any = connection.execute(OLDEST_EXPIRED).scalar_one()
-    if hours is not None and hours > LATE_CLEAN_UP_HOURS:
-        advice = "run flask cleanup nightly from cron or a timer"
-        return Finding("clean-up", "look", f"something expired {hours:.0f} hours ago is still there", advice)
-    return Finding("clean-up", "ok", "nothing is overdue")
+            yield ok(name, path)
+    closed = [path for folder in shown for path in [folder, *folder.rglob("*")] if not os.access(path, os.R_OK)]
+    if closed:
+        advice = f"chmod -R u+rX {' '.join(str(folder) for folder in shown)}"
+        yield broken("files", f"{closed[0]} cannot be read, nor {len(closed) - 1} more", advice)
+    else:
+        yield ok("files", "all that is served can be read")

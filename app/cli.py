@@ -1,10 +1,9 @@
-"""`flask send`, `cleanup`, `stats`, `doctor`, `demo`. Thin: each calls one function and says what came of it."""
+"""`flask send`, `cleanup`, `demo`. Thin: each calls one function and says what came of it."""
 
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import click
@@ -13,7 +12,7 @@ import orjson
 from pydantic import Field
 from sqlalchemy import Connection
 
-from app import checkup, db, demo, events, idempotency, publishing, retention, retracting, settings
+from app import db, demo, events, idempotency, publishing, retention, retracting, settings
 from app.console import Bar, Outcome, says
 from app.errors import Problem
 from app.events import AddressedEvent, Event
@@ -25,17 +24,8 @@ MOST_ERRORS_TOLD = 50
 
 
 def init_app(app: flask.Flask) -> None:
-    for command in (send, cleanup, stats, doctor, fill_demo):
+    for command in (send, cleanup, fill_demo):
         app.cli.add_command(command)
-    if click.get_current_context(silent=True):
-        # Alembic costs a quarter of a second and 11 MB: commands pay for it, workers do not.
-        from flask_migrate import Migrate
-
-        Migrate(app, db, directory=str(migrations(app)))
-
-
-def migrations(app: flask.Flask) -> Path:
-    return Path(app.root_path).parent / "migrations"
 
 
 @click.command()
@@ -188,61 +178,29 @@ def cleanup(batch: int, dry_run: bool) -> Outcome:
         bar = Bar(total, "Deleting")
         deleted = retention.clean_up(batch, bar.move)
         bar.finish()
-        completed = {name: _complete(*what) for name, what in CUT_OFF.items()}
+        completed = {name: _complete(name, *what) for name, what in CUT_OFF.items()}
     line = f"Deleted {_amounts(deleted)}." + (f" Completed {_amounts(completed)}." if any(completed.values()) else "")
     return {"deleted": deleted, "completed": completed}, line
 
 
-# What takes many transactions and may have been cut off: how to find those events, and how to complete one.
+# How to find the events of each, and how to complete one.
 CUT_OFF: dict[str, tuple[Callable[[Connection], list[int]], Callable[[int], object]]] = {
     "retractions": (retracting.find_cut_off, retracting.complete),
     "publications_to_everyone": (publishing.find_cut_off, lambda event: list(publishing.complete_everyone(event))),
 }
 
 
-def _complete(find: Callable[[Connection], list[int]], complete: Callable[[int], object]) -> int:
+def _complete(name: str, find: Callable[[Connection], list[int]], complete: Callable[[int], object]) -> int:
     ids = db.read(find)
     for event_id in ids:
         complete(event_id)
+    db.write(retention.note, name, len(ids), is_done=True)
     return len(ids)
 
 
 def _amounts(rows: dict[str, int]) -> str:
     found = [f"{count:,} {chore.replace('_', ' ')}" for chore, count in rows.items() if count]
     return ", ".join(found) or "nothing"
-
-
-@click.command()
-@says
-def stats() -> Outcome:
-    """Say how much of everything there is."""
-    found = db.write(checkup.stats)
-    return found, "\n".join(f"{name.replace('_', ' '):22}{value:>14,}" for name, value in found.items())
-
-
-@click.command()
-@says
-def doctor() -> Outcome:
-    """Say what is wrong with this installation and what to do; status 1 if something is broken."""
-    chosen, app = settings.current(), flask.current_app
-    findings = [
-        *checkup.check_settings(chosen),
-        checkup.check_secret_key(chosen, Path(app.instance_path)),
-        *db.read(lambda connection: list(checkup.check_server(connection))),
-        *db.read(lambda connection: list(checkup.check_server_settings(connection))),
-        db.read(checkup.check_migrations, _head()),
-    ]
-    if findings[-1].verdict == "ok":  # without its tables there is nothing to ask
-        findings.append(db.read(checkup.check_clean_up))
-    lines = [f"{f.verdict:7} {f.subject}: {f.detail}" + (f" -> {f.advice}" if f.advice else "") for f in findings]
-    status = int(any(finding.verdict == "broken" for finding in findings))
-    return [finding._asdict() for finding in findings], "\n".join(lines), status
-
-
-def _head() -> str | None:
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory(str(migrations(flask.current_app))).get_current_head()
 
 
 @click.command("demo")

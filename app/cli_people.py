@@ -7,7 +7,7 @@ import flask
 import orjson
 from flask.cli import AppGroup
 
-from app import checkup, db, limits, people, personal_data, settings, tickets
+from app import db, limits, people, personal_data, settings, stats, tickets
 from app.console import Outcome, checked_name, says
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX
@@ -98,7 +98,7 @@ def user_link(subject: str, valid: int, return_to: str | None) -> Outcome:
 @says
 def user_list(limit: int, offset: int) -> Outcome:
     """List users by name."""
-    found = db.read(checkup.list_users, limit, offset)
+    found = db.read(stats.list_users, limit, offset)
     lines = [f"{u['subject']}  {u['display_name'] or '-'}  {'active' if u['is_active'] else 'disabled'}" for u in found]
     return found, "\n".join(lines) or "There are no users."
 

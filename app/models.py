@@ -219,10 +219,20 @@ idempotency_keys = Table(
 rate_limits = Table(
     "rate_limits",
     metadata,
-    Column("key", Text, primary_key=True),  # limits.PostgresStorage
+    Column("key", Text, primary_key=True),  # counters.PostgresStorage
     Column("count", Integer, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Index(None, "expires_at"),  # retention.DELETE
     prefixes=["UNLOGGED"],
     postgresql_with={"fillfactor": 50},
+)
+
+# What the clean-up has done so far, a row for each of its chores: how many rows it took care of in all, and when it
+# last came to the chore's end.
+chores = Table(
+    "chores",
+    metadata,
+    Column("name", Text, primary_key=True),  # retention.note
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    Column("done_at", Moment),
 )

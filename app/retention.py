@@ -4,6 +4,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, TextClause, text
@@ -54,6 +55,10 @@ CHORES = {
     "counters": Chore("rate_limits", "key", "expires_at <= now()", "expires_at"),
 }
 
+# What takes many transactions and may have been cut off; the clean-up completes it.
+COMPLETED = ("retractions", "publications_to_everyone")
+ALL_CHORES = {*CHORES, *COMPLETED}
+
 DELETE = {name: chore.delete for name, chore in CHORES.items()}
 
 # An event that only expired notifications still have will go too.
@@ -84,12 +89,45 @@ def clean_up(batch: int, tell: Callable[[int], None]) -> dict[str, int]:
             deleted[name] += rows
             tell(rows)
             time.sleep(PAUSE)
+        db.write(note, name, is_done=True)
     return deleted
 
 
 def delete_batch(connection: Connection, chore: str, batch: int) -> int:
     """How many rows went, `batch` at most. Indexes: those on the column that says when a row is over."""
-    return connection.execute(DELETE[chore], {"batch": batch}).rowcount
+    rows = connection.execute(DELETE[chore], {"batch": batch}).rowcount
+    if rows:
+        note(connection, chore, rows)
+    return rows
+
+
+NOTE = text("""
+    INSERT INTO chores AS c (name, rows, done_at) VALUES (:name, :rows, CASE WHEN :is_done THEN now() END)
+    ON CONFLICT (name) DO UPDATE SET rows = c.rows + excluded.rows, done_at = coalesce(excluded.done_at, c.done_at)
+""")
+
+
+def note(connection: Connection, chore: str, rows: int = 0, *, is_done: bool = False) -> None:
+    """Writes down how far the clean-up has come, for whoever watches it. Index: chores_pkey."""
+    connection.execute(NOTE, {"name": chore, "rows": rows, "is_done": is_done})
+
+
+PROGRESS = text("SELECT name, rows, done_at FROM chores")
+
+
+class Progress(NamedTuple):
+    """What all clean-ups together have done: rows by chore, and when every chore was last done, if it ever was."""
+
+    rows: dict[str, int]
+    done_at: datetime | None
+
+
+def progress(connection: Connection) -> Progress:
+    """How far the clean-up has come. A run that was killed half-way has not done what was left to do."""
+    found = connection.execute(PROGRESS).all()
+    done = {row.name: row.done_at for row in found if row.done_at is not None}
+    rows = {row.name: row.rows for row in found}
+    return Progress(rows, min(done[name] for name in ALL_CHORES) if done.keys() >= ALL_CHORES else None)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import click
 import flask
 from flask.cli import with_appcontext
 
-from app import checkup, db, demo, settings, tickets
+from app import db, demo, settings, stats, tickets
 from app.console import explained
 
 LINK_SECONDS = 600
@@ -62,10 +62,10 @@ def _refuse_taken_port(port: int) -> None:
 
 
 def _prepare() -> None:
-    from flask_migrate import upgrade  # imported late, as in app/cli.py
+    from flask_migrate import upgrade  # imported late, as in app/cli_upkeep.py
 
     upgrade()
-    if not db.read(checkup.list_users, 1, 0):
+    if not db.read(stats.list_users, 1, 0):
         db.write(demo.fill)
 
 
@@ -81,7 +81,7 @@ def _wait_until_it_listens(gunicorn: subprocess.Popen[bytes], port: int) -> bool
 def _greeting() -> str:
     url = settings.current().own_url
     lines = [f"Belfry is running:   {url}"]
-    subject = db.read(checkup.find_somebody)
+    subject = db.read(stats.find_somebody)
     if subject is not None:
         ticket = db.write(tickets.make_ticket, subject, LINK_SECONDS)
         to = shlex.quote(subject)

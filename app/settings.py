@@ -4,6 +4,7 @@ A setting is an environment variable of the field's name in capitals; `NAME_FILE
 docs/configuration.md is made from this file.
 """
 
+import ipaddress
 import os
 import re
 import secrets
@@ -76,6 +77,14 @@ def _checked_host(value: str) -> str:
     return value.lower()
 
 
+def _checked_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be addresses such as 10.0.0.7 or networks such as 10.0.0.0/24") from error
+    return value
+
+
 def _checked_rate(value: str) -> str:
     try:
         rates = limits.parse_many(value)
@@ -127,6 +136,7 @@ def _algorithm_for(jwt_key: str) -> str:
 
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_checked_network)]], NoDecode, BeforeValidator(_split)]
 Secret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_checked_secret)]
 
 
@@ -216,6 +226,15 @@ class Settings(BaseSettings):
         " where a pooler stands in front. Unset: `DATABASE_URL`.",
     )
 
+    metrics_allow: Networks = Field(
+        ["127.0.0.1", "::1"],
+        description="Addresses and networks that may read `/metrics`, with commas; others get 404. Who comes through"
+        " a proxy must be among them, and so must the proxy.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are logged; `info` has a line for each refused request."
+    )
+
     @model_validator(mode="after")
     def _require_a_secret_for_a_real_server(self) -> "Settings":
         if self.database_url and not self.secret_key:
@@ -287,6 +306,12 @@ class FileSettings(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+
+def files() -> dict[str, str]:
+    """The settings that come from files, as `SECRET_KEY_FILE`, each with its file's path."""
+    named = [f"{name.upper()}_FILE" for name in Settings.model_fields]
+    return {name: os.environ[name] for name in named if os.environ.get(name)}
 
 
 def load(**overrides: Any) -> Settings:

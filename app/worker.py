@@ -13,7 +13,7 @@ from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import headers, refusals, request_head
+from app import headers, metrics, refusals, request_head
 from app.request_body import Body
 from app.request_head import Refused
 
@@ -152,6 +152,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
     def _refuse(self, refused: Refused) -> None:
         """The last answer on a connection. What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
+        metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
         unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
         self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
         self._send_error_response_if_possible(refused.status)
@@ -253,9 +254,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     server_class = Server
     wsgi_handler = Handler
+    moves_on = 0.0  # when the numbers that were counted go on to where a scrape finds them
 
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]
+        metrics.WORKERS.ask = lambda: 1
+        metrics.CONNECTIONS.ask = lambda: sum(len(server.handlers) for server in servers)
         while self.alive:
             self._rest()
         for server in servers:
@@ -267,6 +271,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
                 for server in servers:
                     server.close_idle()
             self._rest()
+        metrics.move()
 
     def _serve(self, listener: Any) -> Server:
         listener.setblocking(True)
@@ -293,4 +298,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _rest(self) -> None:
         # A signal only sets `alive`: the shorter the rest, the sooner a worker stops.
         self.notify()
+        if time.monotonic() > self.moves_on:
+            self.moves_on = time.monotonic() + 1
+            metrics.move()
         gevent.sleep(0.1)

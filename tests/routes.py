@@ -40,6 +40,10 @@ OPEN: dict[str, Any] = {
     "POST /tickets/<ticket>": {},
     "GET /static/<path:filename>": None,
     "GET /openapi.json": None,
+    "GET /livez": None,
+    "GET /metrics": None,
+    "GET /readyz": None,
+    "GET /doctor": None,
 }
 
 EXAMPLES = {

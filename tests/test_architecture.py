@@ -8,9 +8,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops cli cli_people cli_keys serve"
-AROUND_THEM = "auth guard openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention checkup tickets"
+DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops mirror"
+DOORS += " cli cli_people cli_keys cli_upkeep serve"
+AROUND_THEM = "auth guard watch openapi polling demo console"
+INBOXES = "inbox marking preferences publishing retracting personal_data readiness retention tickets vitals"
+UPKEEP = "checkup checkup_server checkup_way_in stats"  # they ask those how far they have come
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
 NOTICES = "changes"
@@ -21,18 +23,19 @@ LAYERS = [
     "wsgi",
     "app",
     DOORS,
-    AROUND_THEM,
+    f"{AROUND_THEM} {UPKEEP}",
     INBOXES,
     WHAT_IS_UNREAD,
     PEOPLE,
-    f"validation sanitize models recent {NOTICES}",
+    f"validation sanitize models counters poll_counter findings {NOTICES}",
     "db errors headers refusals",
-    "settings embedded aside request_head request_body",
+    "settings metrics embedded aside patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 
 KNOWS_THE_REQUEST = {*DOORS.split(), *AROUND_THEM.split(), "errors"}
-WRITES_SQL = {*INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "db"}
+ASKS_DIRECTLY = {NOTICES, "counters", "db", "patience"}
+WRITES_SQL = {*UPKEEP.split(), *INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), *ASKS_DIRECTLY}
 # The tables' own definitions: conditions of indexes and defaults are text, and none of it is ever sent as a query.
 DEFINES_TABLES = {"models"}
 

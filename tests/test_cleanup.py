@@ -10,9 +10,9 @@ from typing import Any
 import flask
 import pytest
 
-from app import db, people, tickets
+from app import db, people, retention, tickets
 from app.publishing import Published
-from app.retention import ADVISORY_LOCK
+from app.retention import ADVISORY_LOCK, ALL_CHORES
 from tests import postgres, rows
 from tests.cast import Person
 from tests.commands import run, run_json
@@ -68,6 +68,37 @@ def test_what_has_expired_goes_and_the_living_stay(
     assert rows.count("notifications") == 6
     assert rows.column("SELECT title FROM events ORDER BY id") == ["Stays 0", "Stays 1", "Stays 2"]
     assert run_json(app, "cleanup")["deleted"] == NOTHING
+
+
+def test_it_leaves_behind_what_it_has_done_and_when(app: flask.Flask, alice: Person, publish: Publish) -> None:
+    assert db.read(retention.progress) == ({}, None)
+    expire(publish("alice").event_id)
+    run_json(app, "cleanup", "--dry-run")
+    assert db.read(retention.progress) == ({}, None)
+
+    run_json(app, "cleanup")
+    rows_then, first = db.read(retention.progress)
+    expire(publish("alice").event_id, publish("alice").event_id)
+    run_json(app, "cleanup")
+    rows_now, second = db.read(retention.progress)
+
+    assert rows_then == {**dict.fromkeys(ALL_CHORES, 0), "notifications": 1, "events": 1}
+    assert rows_now == {**dict.fromkeys(ALL_CHORES, 0), "notifications": 3, "events": 3}
+    assert first is not None
+    assert second is not None
+    assert first < second
+
+
+def test_one_that_was_cut_off_is_not_taken_for_done(app: flask.Flask, alice: Person, publish: Publish) -> None:
+    run_json(app, "cleanup")
+    done = db.read(retention.progress).done_at
+    expire(publish("alice").event_id)
+
+    assert db.write(retention.delete_batch, "notifications", 1000) == 1
+
+    assert db.read(retention.progress).done_at == done
+    rows.change("DELETE FROM chores WHERE name = 'retractions'")  # as a release has left it that knows fewer chores
+    assert db.read(retention.progress).done_at is None
 
 
 def test_a_tag_from_before_the_clean_up_stays_true(app: flask.Flask, alice: Person, publish: Publish) -> None:

@@ -1,16 +1,13 @@
-"""What holds for every command; and `flask stats`, `flask doctor`, `flask demo`."""
+"""What holds for every command; and `flask stats`, `flask demo`."""
 
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import click
 import flask
 import pytest
 import sqlalchemy
 
-from app import checkup, console, db, embedded, retention, settings
+from app import console, db, embedded, retention
 from app.publishing import Published
 from tests import postgres, rows
 from tests.cast import Person
@@ -55,7 +52,7 @@ def test_every_command_answers_in_json_if_asked_and_has_a_sentence_of_help(app: 
 
 def test_without_a_database_a_command_is_one_clear_line(app: flask.Flask) -> None:
     with another_app(database_url="postgresql://belfry@127.0.0.1:1/belfry") as lonely:
-        for arguments in (["stats"], ["user", "list"], ["cleanup"], ["doctor", "--json"]):
+        for arguments in (["stats"], ["user", "list"], ["cleanup"]):
             done = run(lonely, *arguments)
             assert (done.exit_code, done.stdout) == (1, "")
             assert done.stderr.startswith("Error: The database does not answer: ")
@@ -66,9 +63,9 @@ def test_before_the_migrations_a_command_says_what_to_run(app: flask.Flask) -> N
     with postgres.database(migrated=False) as empty, another_app(database_url=empty) as new:
         done = run(new, "stats")
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr == 'Error: relation "users" does not exist. Has `flask db upgrade` been run?\n'
+        assert done.stderr == 'Error: relation "notifications" does not exist. Has `flask db upgrade` been run?\n'
 
-        done = run(new, "doctor")
+        done = run(new, "doctor", "--no-network")
         assert done.exit_code == 1
         assert "broken  migrations: at None" in done.stdout
         assert done.stdout.endswith("-> flask db upgrade\n")
@@ -135,9 +132,16 @@ def test_stats_count_what_is_there(app: flask.Flask, alice: Person, mallory: Per
     rows.change("UPDATE events SET created_at = now() - interval '25 hours' WHERE id = (SELECT min(id) FROM events)")
     run_json(app, "user", "disable", "mallory")
 
+    run_json(app, "key", "create", "shop")
+    for chore in retention.ALL_CHORES:
+        db.write(retention.note, chore, is_done=True)
+
     found = run_json(app, "stats")
 
-    size = found.pop("bytes")
+    sizes = [found.pop(name) for name in ("bytes", "bytes_of_events", "bytes_of_notifications")]
+    [key] = found.pop("senders")
+    assert found.pop("oldest_unread") is not None
+    assert found.pop("last_clean_up") is not None
     assert found == {
         "users": 2,
         "disabled": 1,
@@ -147,109 +151,32 @@ def test_stats_count_what_is_there(app: flask.Flask, alice: Person, mallory: Per
         "expired": 2,
         "events_in_24_hours": 2,
     }
-    assert size >= 8192
+    assert all(size >= 8192 for size in sizes)
+    assert (key["name"], key["state"], key["last_used_at"]) == ("shop", "good", None)
+
+
+def test_stats_tell_how_old_the_oldest_unread_is(app: flask.Flask, alice: Person, publish: Publish) -> None:
+    publish("alice", title="old, and read")
+    publish("alice", title="old, and over")
+    oldest = publish("alice").event_id
+    publish("alice")
+    alice.post("/notifications/1/read")
+    rows.change("UPDATE notifications SET expires_at = now() WHERE id = 2")
+    rows.change("UPDATE events SET created_at = '2026-01-02 03:04Z' WHERE id = :id", id=oldest)
+
+    assert run_json(app, "stats")["oldest_unread"] == "2026-01-02T03:04:00Z"
+    assert "oldest unread" in run(app, "stats").stdout
+    assert "2026-01-02 03:04 UTC" in run(app, "stats").stdout
 
 
 def test_stats_for_a_person_are_a_line_each(app: flask.Flask, alice: Person) -> None:
+    run_json(app, "key", "create", "shop")
     lines = run(app, "stats").stdout.splitlines()
 
     assert lines[0].split() == ["users", "1"]
-    assert len(lines) == 8
-    assert len({len(line) for line in lines}) == 1
-
-
-# doctor
-
-
-def findings(app: flask.Flask, status: int | None = None) -> dict[str, dict[str, Any]]:
-    """What the doctor found, by its subject; the exit status is 1 where something is broken."""
-    done = run(app, "doctor", "--json")
-    found = json.loads(done.stdout)
-    assert done.exit_code == int(any(finding["verdict"] == "broken" for finding in found))
-    assert status is None or done.exit_code == status
-    return {finding["subject"]: finding for finding in found}
-
-
-def test_the_doctor_looks_at_everything_and_says_what_to_do(app: flask.Flask) -> None:
-    found = findings(app)
-
-    looked_at = "PostgreSQL autovacuum clean-up clock fsync migrations proxies secret key synchronous_commit"
-    assert set(found) == {"public address", *looked_at.replace("secret key", "").split(), "secret key"}
-    assert {finding["verdict"] for finding in found.values()} <= {"ok", "look", "broken"}
-    assert all(bool(finding["advice"]) == (finding["verdict"] != "ok") for finding in found.values())
-    assert found["migrations"]["verdict"] == "ok"
-    assert found["clock"]["verdict"] == "ok"
-    assert found["fsync"]["detail"] == rows.one("SHOW fsync")
-
-
-def test_the_doctor_says_it_in_lines_for_a_person(app: flask.Flask) -> None:
-    lines = run(app, "doctor").stdout.splitlines()
-
-    assert "look    public address: unset: links lead to" in lines[0]
-    assert lines[0].endswith("-> set PUBLIC_URL to the address that readers use")
-    assert "ok      secret key: set" in lines
-
-
-@pytest.mark.parametrize(
-    ("chosen", "verdicts"),
-    [
-        ({}, ("look", "ok")),
-        ({"public_url": "http://app.example"}, ("look", "look")),
-        ({"public_url": "https://app.example"}, ("ok", "look")),
-        ({"public_url": "https://app.example/belfry", "trusted_proxies": 1}, ("ok", "ok")),
-    ],
-)
-def test_the_doctor_knows_an_address_that_readers_can_trust(
-    app: flask.Flask, chosen: dict[str, Any], verdicts: tuple[str, str]
-) -> None:
-    with another_app(**chosen) as other:
-        found = findings(other)
-
-    assert (found["public address"]["verdict"], found["proxies"]["verdict"]) == verdicts
-
-
-def test_the_doctor_notices_that_nobody_runs_the_clean_up(app: flask.Flask, alice: Person, publish: Publish) -> None:
-    publish("alice")
-    for hours, verdict in ((25, "ok"), (27, "look")):
-        rows.change("UPDATE notifications SET expires_at = now() - make_interval(hours => :h)", h=hours)
-        assert findings(app)["clean-up"]["verdict"] == verdict
-
-
-def test_the_doctor_notices_older_tables(app: flask.Flask) -> None:
-    head = rows.one("SELECT version_num FROM alembic_version")
-    rows.change("UPDATE alembic_version SET version_num = 'older'")
-    try:
-        found = findings(app, status=1)
-    finally:
-        rows.change("UPDATE alembic_version SET version_num = :head", head=head)
-
-    assert found["migrations"]["verdict"] == "broken"
-    assert found["migrations"]["detail"] == f"at older, the code is at {head}"
-    assert "clean-up" not in found
-
-
-def test_the_doctor_notices_a_secret_key_that_others_can_read(app: flask.Flask, tmp_path: Path) -> None:
-    chosen = settings.load(database_url=None, secret_key=None)
-    assert checkup.check_secret_key(chosen, tmp_path).verdict == "ok"
-
-    settings.kept_secret_key(tmp_path)
-    assert checkup.check_secret_key(chosen, tmp_path).verdict == "ok"
-
-    (tmp_path / "secret_key").chmod(0o644)
-    finding = checkup.check_secret_key(chosen, tmp_path)
-    assert finding.verdict == "broken"
-    assert "chmod 600" in finding.advice
-
-
-def test_the_doctor_finds_nothing_broken_on_a_server_that_keeps_what_it_acknowledged(
-    app: flask.Flask, tmp_path: Path
-) -> None:
-    with embedded.running(tmp_path / "postgres") as durable:
-        postgres.upgrade(durable)
-        with another_app(database_url=durable) as sound:
-            found = findings(sound, status=0)
-
-    assert found["fsync"] == {"subject": "fsync", "verdict": "ok", "detail": "on", "advice": ""}
+    assert len(lines) == 13
+    assert len({len(line) for line in lines[:-1]}) == 1
+    assert lines[-1].endswith("used none  shop")
 
 
 # demo

@@ -66,6 +66,7 @@ ROUTES = {
     "GET /tickets/<ticket>": Route("everybody", 404),
     "POST /tickets/<ticket>": Route("everybody", 404, {}),
     "GET /openapi.json": Route("everybody", 200),
+    "GET /readyz": Route("everybody", 200),
     "GET /static/<path:filename>": Route("everybody", 200),
 }
 FORMS = {

@@ -15,7 +15,7 @@ import sqlalchemy
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from app import auth, create_app, db, keys, marking, people, preferences, publishing, tickets
+from app import auth, create_app, db, keys, marking, people, preferences, publishing, retention, tickets
 from app.errors import Problem
 from app.events import Event
 from app.models import metadata
@@ -145,6 +145,7 @@ def use(app: flask.Flask) -> None:
     db.write(preferences.mute, reader, "comment", muted=True)
     db.write(keys.make, "a sender", ["publish"])
     db.write(people.end_session, reader)
+    db.write(retention.note, "events", is_done=True)
     with app.test_request_context("/login"), pytest.raises(Problem):
         auth.sign_in("alice", "no such password", 12)
 

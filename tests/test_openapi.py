@@ -13,7 +13,7 @@ from schemathesis.specs.openapi import definitions
 from tests.variants import another_app
 
 # What people look at, and the document itself: everything else is the API.
-NOT_THE_API = {"pages", "ops", "static", "types_page"}
+NOT_THE_API = {"pages", "ops", "mirror", "static", "types_page"}
 
 
 @pytest.fixture

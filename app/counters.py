@@ -1,0 +1,78 @@
+"""Where Flask-Limiter and the `limits` library count: in this worker's memory, or in PostgreSQL for all workers."""
+
+import threading
+import time
+from typing import Any
+
+from limits.storage import MemoryStorage, Storage
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import db
+
+
+class Counters(MemoryStorage):
+    """The library's counters in memory, for one thread at a time: two at once may start its timer twice, a 500 for one.
+
+    Fixed upstream (alisaifee/limits#352), but in no release up to 5.8.0.
+    """
+
+    STORAGE_SCHEME = ["counters"]  # noqa: RUF012 - the library's own declaration
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._one_at_a_time = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        with self._one_at_a_time:
+            return super().incr(key, expiry, amount)
+
+
+COUNT = text("""
+    INSERT INTO rate_limits AS counter (key, count, expires_at)
+    VALUES (:key, :amount, now() + make_interval(secs => :expiry))
+    ON CONFLICT (key) DO UPDATE SET
+        count = CASE WHEN counter.expires_at <= now() THEN excluded.count ELSE counter.count + excluded.count END,
+        expires_at = CASE WHEN counter.expires_at <= now() THEN excluded.expires_at ELSE counter.expires_at END
+    RETURNING count
+""")
+FAST_COUNT = db.for_driver(COUNT)
+GET = text("SELECT count FROM rate_limits WHERE key = :key AND now() < expires_at")
+SECONDS_LEFT = text("SELECT extract(epoch FROM expires_at - now()) FROM rate_limits WHERE key = :key")
+CLEAR = text("DELETE FROM rate_limits WHERE key = :key")
+RESET = text("DELETE FROM rate_limits")
+
+
+class PostgresStorage(Storage):
+    """Counters of the `limits` library in the table `rate_limits`.
+
+    Every call is a short transaction of its own, so a counter is never locked while other work goes on, and what
+    was counted stays counted when the request fails. Windows run by the database's clock.
+    """
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return SQLAlchemyError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        def count(connection: Connection) -> int:
+            [(present,)] = db.rows(connection, FAST_COUNT, {"key": key, "expiry": expiry, "amount": amount})
+            return int(present)
+
+        return db.at_once(count)
+
+    def get(self, key: str) -> int:
+        return int(db.read(lambda connection: connection.execute(GET, {"key": key}).scalar()) or 0)
+
+    def get_expiry(self, key: str) -> float:
+        left = db.read(lambda connection: connection.execute(SECONDS_LEFT, {"key": key}).scalar())
+        return time.time() + float(left or 0)
+
+    def check(self) -> bool:
+        return bool(db.read(lambda connection: connection.execute(text("SELECT true")).scalar()))
+
+    def reset(self) -> int:
+        return db.at_once(lambda connection: connection.execute(RESET).rowcount)
+
+    def clear(self, key: str) -> None:
+        db.at_once(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)

@@ -153,8 +153,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         """The last answer on a connection. What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
         metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
-        unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
-        self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
+        self.environ = {**self.server.environ, **refusals.UNREAD, "REMOTE_ADDR": self.client_address[0]}
         self._send_error_response_if_possible(refused.status)
         self.log_request()
 
@@ -238,9 +237,7 @@ class Server(pywsgi.WSGIServer):  # type: ignore[misc]
         self.log = log
         self.handlers: set[Handler] = set()
         self.is_stopping = False
-        # A benchmark's bare application has no settings.
-        settings = getattr(options["application"], "extensions", {}).get("settings")
-        self.headers_of_refusal = headers.of_refusal(settings) if settings else {}
+        self.headers_of_refusal = refusals.headers_for(options["application"])
         self.environ["wsgi.input_terminated"] = True
 
     def close_idle(self) -> None:

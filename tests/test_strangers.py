@@ -115,6 +115,9 @@ IN_FILES = {
     "jwt_audience": "belfry",
     "jwt_issuer": "app.example",
     "fast_path": "0",
+    "log_level": "error",
+    "metrics_allow": "10.0.0.0/8",
+    "ratelimit_storage_uri": "redis://127.0.0.1/0",
 }
 
 

@@ -13,7 +13,7 @@ from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import headers, metrics, refusals, request_head
+from app import metrics, refusals, request_head
 from app.request_body import Body
 from app.request_head import Refused
 
@@ -150,7 +150,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         return head[:-4]
 
     def _refuse(self, refused: Refused) -> None:
-        """The last answer on a connection. What could not be read stands in the log as a dash."""
+        """What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
         metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
         self.environ = {**self.server.environ, **refusals.UNREAD, "REMOTE_ADDR": self.client_address[0]}
@@ -158,8 +158,7 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         self.log_request()
 
     def _send_error_response_if_possible(self, error_code: int) -> None:
-        """gevent calls this where the application failed without an answer of its own."""
-        self.close_connection = True
+        """The last answer on a connection; gevent calls this where the application failed without one of its own."""
         if not self.response_length:
             self.status = b"%d" % error_code
             with contextlib.suppress(OSError):  # nobody waits for it

@@ -57,10 +57,9 @@ _HOST = re.compile(r"\.?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"https?://(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
 )
-
-
+# Of seven letters and more each: none of them comes out of a generator by chance.
 _EXAMPLE = re.compile(
-    r"(?:change|replace|insert|put)[ _-]?(?:me|this|it|your|a)|your[ _-]?(?:own|secret|key)", re.IGNORECASE
+    r"(?:change|replace|insert)[ _-]?(?:me|this|it|your)|put[ _-]?your|your[ _-]?(?:own|secret|key)", re.IGNORECASE
 )
 
 
@@ -152,7 +151,7 @@ class Settings(BaseSettings):
     )
     secret_key: Secret | None = Field(
         None,
-        description="Signs the sessions; at least 32 characters. Required with `DATABASE_URL`;"
+        description="Signs the sessions; at least 32 random characters. Required with `DATABASE_URL`;"
         " otherwise one is made and kept in `instance/secret_key`.",
     )
     secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(

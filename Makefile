@@ -36,11 +36,12 @@ test: $(VENV)/dev.txt ## run every test, in parallel, on a PostgreSQL and a brow
 	@$(BIN)/python -m tests.programs --install
 	$(BIN)/pytest $(T)
 
-check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from the code
+check: $(VENV)/dev.txt ## lint, types, known holes, migrations against models, docs made from the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.postgres
+	$(BIN)/python -m tests.vulnerabilities
 	$(BIN)/python -m docs.configuration --check
 	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check

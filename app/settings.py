@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SHORTEST_SECRET = 32  # characters
+LEAST_DIFFERENT = 8  # of them; 32 random ones hold more, were they but hexadecimal
 LOCAL_HOSTS = ["localhost", "127.0.0.1"]
 IN_MEMORY = "memory://"
 
@@ -56,6 +57,10 @@ _ADDRESS = re.compile(r"([^/]+://[^/]+)((?:/[A-Za-z0-9._~-]+)*)/*")
 _HOST = re.compile(r"\.?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"https?://(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
+# Of seven letters and more each: none of them comes out of a generator by chance.
+_EXAMPLE = re.compile(
+    r"(?:change|replace|insert)[ _-]?(?:me|this|it|your)|put[ _-]?your|your[ _-]?(?:own|secret|key)", re.IGNORECASE
 )
 
 
@@ -101,6 +106,15 @@ def _checked_epoch(value: str) -> str:
     # It stands inside an ETag, between dots: RFC 9110 leaves no room for quotes, blanks and control characters.
     if not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
         raise ValueError("must be letters, digits, - and _ only")
+    return value
+
+
+def _checked_secret(value: str) -> str:
+    # What stands in somebody's example, or was typed by a finger that rested on a key, is known to everybody.
+    if len(set(value)) < LEAST_DIFFERENT or _EXAMPLE.search(value):
+        raise ValueError(
+            "must be random, and yours alone: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
     return value
 
 
@@ -152,7 +166,7 @@ def _algorithm_for(jwt_key: str) -> str:
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_checked_network)]], NoDecode, BeforeValidator(_split)]
-Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
+Secret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_checked_secret)]
 
 
 class Settings(BaseSettings):
@@ -167,7 +181,7 @@ class Settings(BaseSettings):
     )
     secret_key: Secret | None = Field(
         None,
-        description="Signs the sessions; at least 32 characters. Required with `DATABASE_URL`;"
+        description="Signs the sessions; at least 32 random characters. Required with `DATABASE_URL`;"
         " otherwise one is made and kept in `instance/secret_key`.",
     )
     secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(
@@ -204,9 +218,8 @@ class Settings(BaseSettings):
         description="Origins that pictures of people may come from, besides the service's own, with commas."
         " Unset: initials instead.",
     )
-    jwt_key: str | None = Field(
+    jwt_key: Secret | None = Field(
         None,
-        min_length=32,
         description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
         " or a public key in PEM. Unset: tokens are refused.",
     )

@@ -13,7 +13,7 @@ from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import headers, metrics, refusals, request_head, server_log
+from app import metrics, refusals, request_head, server_log
 from app.request_body import Body
 from app.request_head import Refused
 
@@ -150,16 +150,14 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         return head[:-4]
 
     def _refuse(self, refused: Refused) -> None:
-        """The last answer on a connection. What could not be read stands in the log as a dash."""
+        """What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
-        unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
-        self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
+        self.environ = {**self.server.environ, **refusals.UNREAD, "REMOTE_ADDR": self.client_address[0]}
         self._send_error_response_if_possible(refused.status)
         self.log_request()
 
     def _send_error_response_if_possible(self, error_code: int) -> None:
-        """gevent calls this where the application failed without an answer of its own."""
-        self.close_connection = True
+        """The last answer on a connection; gevent calls this where the application failed without one of its own."""
         if not self.response_length:
             self.status = b"%d" % error_code
             with contextlib.suppress(OSError):  # nobody waits for it
@@ -238,9 +236,7 @@ class Server(pywsgi.WSGIServer):  # type: ignore[misc]
         self.log = log
         self.handlers: set[Handler] = set()
         self.is_stopping = False
-        # A benchmark's bare application has no settings.
-        settings = getattr(options["application"], "extensions", {}).get("settings")
-        self.headers_of_refusal = headers.of_refusal(settings) if settings else {}
+        self.headers_of_refusal = refusals.headers_for(options["application"])
         self.environ["wsgi.input_terminated"] = True
 
     def close_idle(self) -> None:

@@ -158,7 +158,7 @@ def accepted() -> list[tuple[str, str, str, Any]]:
             "database_url",
             "postgresql+psycopg://h/n?sslmode=require",
         ),
-        ("SECRET_KEY", "x" * 32, "secret_key", "x" * 32),
+        ("SECRET_KEY", KEY[:32], "secret_key", KEY[:32]),
         ("SECRET_KEY_FALLBACKS", f"{KEY}, {KEY[::-1]},", "secret_key_fallbacks", [KEY, KEY[::-1]]),
         ("PUBLIC_URL", "https://app.example", "own_url", "https://app.example"),
         ("PUBLIC_URL", "https://app.example/belfry/", "own_url", "https://app.example/belfry"),

@@ -1,6 +1,7 @@
 """`flask db upgrade` and `downgrade` while the real service answers: no errors, and nobody waits for long."""
 
 import http.client
+import random
 import subprocess
 import sys
 import threading
@@ -17,10 +18,11 @@ from tests import postgres
 from tests.crashes import DEEP
 from tests.host_network import new_key, signed_in
 from tests.hosts import WireHost, event, query
-from tests.service import Service
+from tests.service import Service, wait_until
 
 ROWS = 1_000_000 if DEEP else 20_000  # notifications, and half as many events
-READERS = 3
+READERS = 6
+MARKS = 2.5  # seconds between two of a reader's, whose number is limited
 MOST = 1.0  # seconds that a migration may add to anybody's wait
 
 # A release of the future: columns in the three tables that everything reads and writes, and an index.
@@ -53,12 +55,14 @@ class Traffic:
         self.failed: list[Exception] = []
         people = [f"reader-{number}" for number in range(READERS)]
         host = WireHost(service.url, new_key(service))
-        self.threads = [threading.Thread(target=self._run, args=[self._publish, host, people])]
+        self.threads = [threading.Thread(target=self._run, args=[0.06, self._publish, host, people])]
+        self.readers: list[Reader] = []
         for subject in people:
             service.add_user(subject)
             [cookie] = signed_in(service, subject).cookies
             reader = Reader(service, f"{cookie.name}={cookie.value}")
-            self.threads.append(threading.Thread(target=self._run, args=[self._read, reader]))
+            self.readers.append(reader)
+            self.threads.append(threading.Thread(target=self._run, args=[0.02, self._read, reader]))
 
     @contextmanager
     def flowing(self) -> Iterator[None]:
@@ -70,6 +74,8 @@ class Traffic:
             self.stopping.set()
             for thread in self.threads:
                 thread.join(timeout=60)
+            for reader in self.readers:
+                reader.connection.close()
 
     def in_the_next(self, seconds: float) -> float:
         """The longest wait from now on, once that time is over."""
@@ -77,9 +83,9 @@ class Traffic:
         assert not self.stopping.wait(seconds)
         return self.longest
 
-    def _run(self, act: Any, *arguments: Any) -> None:
+    def _run(self, pause: float, act: Any, *arguments: Any) -> None:
         number = 0
-        while not self.stopping.wait(0.01):  # so many people as leave the machine some time for the migration
+        while not self.stopping.wait(pause):  # within the limits, and it leaves the machine time for the migration
             began = time.monotonic()
             try:
                 status = act(number, *arguments)
@@ -94,8 +100,9 @@ class Traffic:
         return host.call("POST", "/events", event(*people, title=f"Number {number}")).status
 
     def _read(self, number: int, reader: "Reader") -> int:
-        if number % 5:
+        if time.monotonic() < reader.marks_next:
             return reader.call("GET", "/notifications/unread")
+        reader.marks_next = time.monotonic() + MARKS
         verb = ("read", "seen", "archive")[number % 3]
         return reader.call("POST", f"/notifications/{verb}", f'{{"through": {reader.version}}}')
 
@@ -107,6 +114,7 @@ class Reader:
         self.connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
         self.headers = {"Cookie": cookie, "Content-Type": "application/json"}
         self.version = "0"
+        self.marks_next = time.monotonic() + MARKS * random.random()
 
     def call(self, method: str, path: str, body: str | None = None) -> int:
         self.connection.request(method, path, body, self.headers)
@@ -135,6 +143,9 @@ def fill(url: str) -> None:
         " CASE WHEN n %% 2 = 0 THEN now() END FROM users AS u, generate_series(1, 100) AS n RETURNING 1",
     )
     query(url, "UPDATE users SET inbox_version = 100 RETURNING 1")
+    with postgres.connect(url) as connection:  # as in a database that was not filled a second ago
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")
 
 
 @pytest.fixture
@@ -163,15 +174,23 @@ def migrate(service: Service, folder: Path, *arguments: str) -> str:
 
 @contextmanager
 def somebody_counting(url: str) -> Iterator[None]:
-    """A long report in psql: it holds locks, weak ones, on what a migration wants to change."""
+    """A long report in psql: it holds locks, weak ones, until a migration has met them twice."""
+    tries = "SELECT query_start FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER TABLE%%'"
+    met: set[Any] = set()
+
+    def end_it() -> None:
+        wait_until(lambda: met.update(query(url, tries)) or len(met) > 1, "a migration meets the report", 120)
+        report.rollback()
+
     with psycopg.connect(postgres.plain(url)) as report:
         report.execute("SELECT count(*) FROM events, users, notifications WHERE false")
-        finished = threading.Timer(2, report.rollback)
-        finished.start()
+        ending = threading.Thread(target=end_it)
+        ending.start()
         try:
             yield
         finally:
-            finished.join()
+            ending.join()
+    assert len(met) > 1
 
 
 def test_nobody_sees_an_error_or_waits_for_long_while_tables_change(service: Service, checkout: Path) -> None:

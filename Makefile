@@ -36,12 +36,14 @@ test: $(VENV)/dev.txt ## run every test, in parallel, on a PostgreSQL and a brow
 	@$(BIN)/python -m tests.programs --install
 	$(BIN)/pytest $(T)
 
-check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from the code
+check: $(VENV)/dev.txt ## lint, types, known holes, migrations against models, docs made from the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.postgres
+	$(BIN)/python -m tests.vulnerabilities
 	$(BIN)/python -m docs.configuration --check
+	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 without the short way
@@ -75,6 +77,7 @@ soak: $(VENV)/dev.txt ## look for what grows in five minutes of mixed load
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.environment
 	$(BIN)/python -m docs.reference
 
 lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes

@@ -54,14 +54,21 @@ def in_hand(folder: Path) -> int | None:
 os.environ[SHARED] = fresh_folder()
 
 from gunicorn import systemd
-from prometheus_client import multiprocess
 
-from app import settings
+from app import logs, metrics, server_log, settings, shared_numbers
 
 try:
     chosen = settings.load()
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
+
+numbers = shared_numbers.Folder(Path(os.environ[SHARED]))
+metrics.gather = numbers.gather
+
+# One log for all: gunicorn's own lines have the same shape. No access log: it would hold sign-in links.
+logs.start(chosen.log_level)
+logger_class = server_log.GunicornLogger
+loglevel = chosen.log_level
 
 # Only this machine unless told otherwise: TLS and the world's slowest clients are a proxy's business.
 bind = chosen.listens_on
@@ -100,11 +107,14 @@ gc.freeze()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leaves Ctrl-C to the arbiter, and takes over from the gunicorn that USR2 has replaced by this one.
+    """Lets numbers and what nobody catches go to where they belong, leaves Ctrl-C to the arbiter, and takes over from
+    the gunicorn that USR2 has replaced by this one.
 
     A terminal sends Ctrl-C to every process, and then the arbiter tells its workers to stop, gently: a worker that
     heeded the first signal would cut its requests off.
     """
+    metrics.keep_moving()
+    server_log.init_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     former = os.environ.get("GUNICORN_PID")  # there from USR2 until the former one has gone
     if former:
@@ -115,9 +125,13 @@ def post_worker_init(worker: Any) -> None:
             os.kill(int(former), signal.SIGTERM)
 
 
+def worker_exit(_server: Any, _worker: Any) -> None:
+    metrics.move()
+
+
 def child_exit(_server: Any, worker: Any) -> None:
     """What a worker said to be so is so no more when it is gone; what it counted stays."""
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    numbers.bury(worker.pid)
 
 
 def on_exit(_server: Any) -> None:

@@ -18,6 +18,7 @@ from app import (
     inbox_api,
     known,
     limits,
+    logs,
     mirror,
     ops,
     pages,
@@ -36,6 +37,7 @@ from app import (
 def create_app(**overrides: Any) -> flask.Flask:
     """The service as a WSGI application. Settings come from the environment, `overrides` before them."""
     chosen = settings.load(**overrides)
+    logs.start(chosen.log_level)
     app = flask.Flask(__name__, static_folder="../static", template_folder="../templates")
     settings.init_app(app, chosen)
     db.init_app(app, chosen)

@@ -38,9 +38,8 @@ class Comeback:
     def wait(self) -> bool:
         """True once it is worth asking the server again, False where that does not come in time. One asks for all."""
         now = time.monotonic()
-        if (
-            self.since is None or now > self._last_missed + RIDE_OVER
-        ):  # for so long nobody has asked: it may have been back
+        # After so long without anybody who asked it may have been back.
+        if self.since is None or now > self._last_missed + RIDE_OVER:
             self.since = now
         self._last_missed, went = now, self.since
         left = went + RIDE_OVER - now

@@ -1,4 +1,4 @@
-"""Where Flask-Limiter and the `limits` library count: in this worker's memory, or in PostgreSQL for all workers."""
+"""Where the `limits` library counts: in this worker's memory, in Redis, or in PostgreSQL."""
 
 import threading
 import time
@@ -9,23 +9,45 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import db
+from app.shared_counters import SharedCounters
 
 
 class Counters(MemoryStorage):
-    """The library's counters in memory, for one thread at a time: two at once may start its timer twice, a 500 for one.
+    """Counts for all workers together where Redis is there and answers; otherwise in this worker's memory.
 
+    There each call counts as often as there are workers, so that the sum over all of them never exceeds a limit. And
+    the library's counters in memory are for one thread at a time: two at once may start its timer twice, a 500 for one.
     Fixed upstream (alisaifee/limits#352), but in no release up to 5.8.0.
     """
 
     STORAGE_SCHEME = ["counters"]  # noqa: RUF012 - the library's own declaration
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, uri: str | None = None, *, workers: int, shared: SharedCounters | None, **options: Any) -> None:
         self._one_at_a_time = threading.Lock()
-        super().__init__(*arguments, **options)
+        self._workers = workers
+        self._shared = shared
+        super().__init__(uri, **options)
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        counted = self._shared and self._shared.count(key, int(expiry * 1000), amount)
+        if counted:
+            return counted.used
         with self._one_at_a_time:
-            return super().incr(key, expiry, amount)
+            return super().incr(key, expiry, amount * self._parts(key))
+
+    def get(self, key: str) -> int:
+        counted = self._shared and self._shared.peek(key)
+        # One more call has room where what it counts as has.
+        return counted.used if counted else super().get(key) + self._parts(key) - 1
+
+    def get_expiry(self, key: str) -> float:
+        counted = self._shared and self._shared.peek(key)
+        return time.time() + counted.left / 1000 if counted else super().get_expiry(key)
+
+    def _parts(self, key: str) -> int:
+        # A key ends with its limit, as in `/300/1/minute`. With more workers than that each allows one call.
+        most = int(key.rsplit("/", 3)[1])
+        return min(self._shared.workers if self._shared else self._workers, most)
 
 
 COUNT = text("""

@@ -1,6 +1,5 @@
 """One error shape for everything that goes wrong: RFC 9457 problem details."""
 
-import logging
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -9,9 +8,10 @@ from typing import NamedTuple
 import flask
 import orjson
 import sqlalchemy.exc
+import structlog
 from werkzeug.exceptions import HTTPException, SecurityError
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
 # What PostgreSQL says of its own trouble, beside what is an OperationalError anyway: it can only be read, since a
@@ -107,7 +107,8 @@ def answer_database_trouble(error: sqlalchemy.exc.SQLAlchemyError) -> flask.Resp
     """503 where asking again can help (no connection, a time-out, a race lost too often), else 500."""
     if not _is_unavailable(error):
         return answer_surprise(error)
-    log.warning("database unavailable request_id=%s: %s", request_id(), type(error).__name__)
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    log.warning("database unavailable", error=type(error).__name__, sqlstate=state)
     return answer_problem(Problem(503, "The database does not answer just now.", retry_after=2))
 
 
@@ -119,7 +120,7 @@ def _is_unavailable(error: sqlalchemy.exc.SQLAlchemyError) -> bool:
 
 
 def answer_surprise(error: Exception) -> flask.Response:
-    log.error("unhandled error request_id=%s", request_id(), exc_info=error)
+    log.error("unhandled error", exc_info=error)
     return answer_problem(Problem(500, DETAILS[500]))
 
 

@@ -48,7 +48,20 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
     if settings.trusted_proxies:
         # Exactly as many entries as there are proxies: one more, and a client could name its own address.
         count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+        known = with_a_known_scheme(app.wsgi_app)
+        app.wsgi_app = ProxyFix(known, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+
+
+def with_a_known_scheme(application: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
+    """The application, whatever stands in `X-Forwarded-Proto`: some redirects are put together with it."""
+
+    def known(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["wsgi.url_scheme"] not in ("http", "https"):
+            environ["wsgi.url_scheme"] = "http"
+        result: Iterable[bytes] = application(environ, start_response)
+        return result
+
+    return known
 
 
 def under_prefix(application: Callable[..., Any], prefix: str) -> Callable[..., Iterable[bytes]]:

@@ -1,8 +1,8 @@
 """Rate limits: the numbers, who counts against which, and what is said to whoever is over one.
 
-Polls are counted in memory by a counter of their own, a reader's other calls by Flask-Limiter; each of N workers allows
-its N-th part, so that the sum never exceeds the limit. Sign-ins and the calls of senders' keys are counted in
-PostgreSQL, so that their limits hold across workers and restarts.
+Polls are counted by a counter of their own, a reader's other calls by Flask-Limiter: for all workers together in Redis
+where there is one; otherwise each of N workers allows its N-th part, so that the sum never exceeds the limit. Sign-ins
+and the calls of senders' keys are counted in PostgreSQL, so that their limits hold across workers and restarts.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import flask
 import limits
@@ -24,11 +24,13 @@ from limits.strategies import FixedWindowRateLimiter
 from app import metrics
 from app.counters import PostgresStorage
 from app.errors import Problem
-from app.poll_counter import PollCounter
-from app.settings import Settings
+from app.poll_counter import PollCounter, SharedPollCounter
+from app.settings import IN_MEMORY, Settings
+from app.shared_counters import SharedCounters
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
-HEALTH = {"ops.livez", "ops.readyz"}  # what is asked whether the service is alive must be told so, however often
+# Whoever watches the service must be told how it is, however many others come from the same address.
+WATCHING = {"ops.livez", "ops.readyz", "ops.show_metrics"}
 CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
@@ -50,27 +52,34 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
 
     `caller` names for whom, `address` where a call of the sender's API comes from.
     """
+    workers, uri = settings.web_concurrency, settings.ratelimit_storage_uri
+    shared = None if uri == IN_MEMORY else SharedCounters(uri, workers, installation=settings.own_url)
+    metrics.UNSHARED.ask = shared.is_alone if shared else lambda: 0
+    options: Any = {"workers": workers, "shared": shared}
     extension = Limiter(
         caller,
         app=app,
         storage_uri="counters://",
+        storage_options=options,
         headers_enabled=False,  # they would send Retry-After on 200, and polite clients would slow down
-        default_limits=[share(CALLS, settings.web_concurrency)],
+        default_limits=[CALLS],
         on_breach=refuse,
     )
     # Good keys are left to their own limit, which all workers share: a connection that is kept alive always leads to
     # the same worker, and a part of the limit would be all that its sender gets.
-    senders = extension.shared_limit(
-        share(REFUSED_CALLS, settings.web_concurrency), "senders", key_func=address, deduct_when=_is_refused
-    )
+    senders = extension.shared_limit(REFUSED_CALLS, "senders", key_func=address, deduct_when=_is_refused)
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
-    for endpoint in (POLLS, *HEALTH):
+    for endpoint in (POLLS, *WATCHING):
         extension.exempt(app.view_functions[endpoint])
-    bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
+    bulk = extension.shared_limit(BULK, scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:
         app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))
-    app.extensions["polls"] = PollCounter(limits.parse_many(share(settings.poll_limit, settings.web_concurrency)))
+    app.extensions["polls"] = (
+        SharedPollCounter(limits.parse_many(settings.poll_limit), shared)
+        if shared
+        else PollCounter(limits.parse_many(share(settings.poll_limit, workers)))
+    )
 
 
 def _is_refused(response: flask.Response) -> bool:

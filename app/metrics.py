@@ -1,22 +1,23 @@
 """Every number that the service counts for whoever watches it: name, sentence and labels, each declared once, here.
 
-Counting is adding to a plain number of this process. Once a second (app/worker.py), and before a scrape, the numbers
-move on to where prometheus_client gathers those of all workers: files, if gunicorn.conf.py has named a folder for them.
+Counting is adding to a plain number of this process. Once a second, and before a scrape, the numbers move on to where
+prometheus_client gathers those of all workers (app/shared_numbers.py).
 docs/monitoring.md has the table of them all, and a test holds it against this module.
 """
 
+import threading
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import prometheus_client
-from prometheus_client import CollectorRegistry, generate_latest, multiprocess, values
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 VERSION = "0.1.0"
+EVERY = 1.0  # seconds
 
-# Whether the processes of this service share their numbers: prometheus_client decides so when it is imported.
-IS_SHARED: bool = values.ValueClass._multiprocess
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OWN = CollectorRegistry()
 # A second series for each, which only the registry of one process would have.
@@ -90,6 +91,11 @@ class Counted:
         if found is None:
             found = self._tallies[label] = Tally(self._shared.labels(*label) if label else self._shared)
         return found
+
+    @property
+    def known(self) -> list[tuple[str, ...]]:
+        """The values of its labels that have been counted or are known from the start."""
+        return list(self._tallies)
 
     def add(self, amount: float = 1) -> None:
         """Of a counter without labels."""
@@ -165,6 +171,11 @@ class Found:
         return family
 
 
+def gather() -> bytes:
+    """What this process has counted; gunicorn.conf.py puts `app/shared_numbers.py` in its place, for all workers'."""
+    return generate_latest(OWN)
+
+
 METRICS: list[Counted | Timed | Present | Found] = []
 
 WHOLE = (0.005, 0.025, 0.1, 0.5, 1.0, 3.0, 10.0)  # seconds: of a request
@@ -179,7 +190,7 @@ POLLS = Counted(
 POLL_SECONDS = Timed("belfry_poll_seconds", "How long polls took that were answered from the database.", WHOLE)
 REQUESTS = Counted(
     "belfry_requests_total",
-    "Other requests answered, by endpoint and class of status; `unmatched` has no route, `unreadable` was no request.",
+    "Other requests, by endpoint and class of status; `unmatched` has no route, `unreadable` the worker refused.",
     ("endpoint", "status"),
 )
 REQUEST_SECONDS = Timed("belfry_request_seconds", "How long other requests took, by endpoint.", WHOLE, ("endpoint",))
@@ -198,6 +209,10 @@ REFUSALS = Counted(
     "Requests refused because of a limit, by limit; `passwords` are sign-ins sent away because others were checked.",
     ("limit",),
     *("polls", "calls", "bulk", "senders", "key", "account", "address", "passwords"),
+)
+UNSHARED = Present(
+    "belfry_unshared_limits_workers",
+    "Workers that count by themselves because the Redis of `RATELIMIT_STORAGE_URI` does not answer them.",
 )
 
 TOLD = Counted("belfry_notices_told_total", "Inboxes that workers told each other to have changed.")
@@ -231,16 +246,24 @@ def move() -> None:
         metric.move()
 
 
+def keep_moving() -> None:
+    """Does so once a second from now on, in a worker; `move` once more when it stops."""
+    WORKERS.ask = lambda: 1
+
+    def run() -> None:
+        while True:
+            move()
+            time.sleep(EVERY)
+
+    threading.Thread(target=run, name="moves numbers", daemon=True).start()
+
+
 def exposition(found: Mapping[Found, float | Mapping[str, float]]) -> bytes:
     """All numbers of all workers and what the scrape has found, in Prometheus' text format."""
     move()
-    registry = OWN
-    if IS_SHARED:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     asked = CollectorRegistry()
     asked.register(_Asked([metric.family(value) for metric, value in {INFO: {VERSION: 1}, **found}.items()]))
-    return generate_latest(registry) + generate_latest(asked)
+    return gather() + generate_latest(asked)
 
 
 class _Asked:

@@ -1,10 +1,11 @@
 """The answers that the worker itself gives, before or instead of the application: the one shape of errors, as bytes."""
 
-import uuid
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
+from app import headers
 from app.request_head import REASONS
 
 DETAILS = {
@@ -16,16 +17,24 @@ DETAILS = {
     500: "Something went wrong on this side. It has been written down.",
     501: "No transfer coding is known but chunked.",
 }
+# What the log says of a request that could not be read.
+UNREAD = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
 
 
-def answer(status: int, headers: Mapping[str, str]) -> bytes:
+def headers_for(application: Any) -> Mapping[str, str]:
+    """What protects refusals in this application's name; a benchmark's bare one has no settings, and gets none."""
+    settings = getattr(application, "extensions", {}).get("settings")
+    return headers.of_refusal(settings) if settings else {}
+
+
+def answer(status: int, protection: Mapping[str, str], request_id: str) -> bytes:
     """The last answer on a connection, as problem details (RFC 9457)."""
     content = {
         "type": "about:blank",
         "title": REASONS[status],
         "status": status,
         "detail": DETAILS[status],
-        "request_id": uuid.uuid4().hex,
+        "request_id": request_id,
         "errors": [],
     }
     body = orjson.dumps(content)
@@ -34,7 +43,7 @@ def answer(status: int, headers: Mapping[str, str]) -> bytes:
         "Connection: close",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
-        *(f"{name}: {value}" for name, value in headers.items()),
+        *(f"{name}: {value}" for name, value in protection.items()),
         "\r\n",
     ]
     return "\r\n".join(lines).encode("latin-1") + body

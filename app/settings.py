@@ -22,7 +22,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SHORTEST_SECRET = 32  # characters
+LEAST_DIFFERENT = 8  # of them; 32 random ones hold more, were they but hexadecimal
 LOCAL_HOSTS = ["localhost", "127.0.0.1"]
+IN_MEMORY = "memory://"
 
 
 class SettingsError(click.ClickException):
@@ -55,6 +57,10 @@ _ADDRESS = re.compile(r"([^/]+://[^/]+)((?:/[A-Za-z0-9._~-]+)*)/*")
 _HOST = re.compile(r"\.?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"https?://(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
+# Of seven letters and more each: none of them comes out of a generator by chance.
+_EXAMPLE = re.compile(
+    r"(?:change|replace|insert)[ _-]?(?:me|this|it|your)|put[ _-]?your|your[ _-]?(?:own|secret|key)", re.IGNORECASE
 )
 
 
@@ -103,10 +109,41 @@ def _checked_epoch(value: str) -> str:
     return value
 
 
+def _checked_secret(value: str) -> str:
+    # What stands in somebody's example, or was typed by a finger that rested on a key, is known to everybody.
+    if len(set(value)) < LEAST_DIFFERENT or _EXAMPLE.search(value):
+        raise ValueError(
+            "must be random, and yours alone: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return value
+
+
 def _checked_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
     return "postgresql+psycopg://" + value.split("://", 1)[1]
+
+
+def _checked_storage(value: str) -> str:
+    if value == IN_MEMORY:
+        return value
+    try:
+        _require_an_address_of_redis(value)
+    except (ValueError, TypeError):  # their words may repeat the password
+        raise ValueError("must be memory://, or the address of a Redis server: redis://:password@host:6379/0") from None
+    return value
+
+
+def _require_an_address_of_redis(uri: str) -> None:
+    parts = urlsplit(uri)
+    is_complete = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    if parts.scheme not in ("redis", "rediss", "unix") or not is_complete:
+        raise ValueError
+    if parts.scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):  # the client would take it for 0
+        raise ValueError
+    from redis import ConnectionPool  # here, for most do without Redis, and loading it takes a tenth of a second
+
+    ConnectionPool.from_url(uri).make_connection()  # connects to nothing yet
 
 
 def _algorithm_for(jwt_key: str) -> str:
@@ -129,7 +166,7 @@ def _algorithm_for(jwt_key: str) -> str:
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_checked_network)]], NoDecode, BeforeValidator(_split)]
-Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
+Secret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_checked_secret)]
 
 
 class Settings(BaseSettings):
@@ -144,7 +181,7 @@ class Settings(BaseSettings):
     )
     secret_key: Secret | None = Field(
         None,
-        description="Signs the sessions; at least 32 characters. Required with `DATABASE_URL`;"
+        description="Signs the sessions; at least 32 random characters. Required with `DATABASE_URL`;"
         " otherwise one is made and kept in `instance/secret_key`.",
     )
     secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(
@@ -181,9 +218,8 @@ class Settings(BaseSettings):
         description="Origins that pictures of people may come from, besides the service's own, with commas."
         " Unset: initials instead.",
     )
-    jwt_key: str | None = Field(
+    jwt_key: Secret | None = Field(
         None,
-        min_length=32,
         description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
         " or a public key in PEM. Unset: tokens are refused.",
     )
@@ -203,6 +239,12 @@ class Settings(BaseSettings):
     )
     poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
         "100 per minute", description="Polls allowed per user."
+    )
+    ratelimit_storage_uri: Annotated[str, AfterValidator(_checked_storage)] = Field(
+        IN_MEMORY,
+        description="Where polls and readers' other calls are counted: `memory://`, where each worker allows its part"
+        " of a limit, or for all workers together a Redis, `redis://:password@host:6379/0`, `rediss://…` or"
+        " `unix:///path`.",
     )
     notification_ttl_days: float = Field(
         30, gt=0, le=365, description="Days that a notification lives when its sender names no expiry."

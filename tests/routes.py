@@ -46,6 +46,19 @@ OPEN: dict[str, Any] = {
     "GET /doctor": None,
 }
 
+# The senders' API, below /api/v1: method, path and the scope that a key must have.
+SENDERS = [
+    ("POST", "/events", "publish"),
+    ("POST", "/events/batch", "publish"),
+    ("GET", "/events/1", "publish"),
+    ("DELETE", "/events/1", "publish"),
+    ("PUT", "/users/alice", "people"),
+    ("DELETE", "/users/alice", "people"),
+    ("GET", "/users/alice/export", "people"),
+    ("POST", "/users/alice/sign-out", "people"),
+    ("POST", "/tickets", "tickets"),
+]
+
 EXAMPLES = {
     "<any(read, unread, archive, unarchive, seen):verb>": "read",
     "<int:id>": "1",

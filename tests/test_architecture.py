@@ -27,9 +27,9 @@ LAYERS = [
     INBOXES,
     WHAT_IS_UNREAD,
     PEOPLE,
-    f"validation sanitize models counters poll_counter findings {NOTICES}",
-    "db errors headers refusals",
-    "settings metrics embedded aside comeback patience recent request_head request_body",
+    f"validation sanitize refusals models counters poll_counter findings {NOTICES}",
+    "db errors headers server_log shared_counters",
+    "settings logs metrics shared_numbers embedded aside comeback patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 

@@ -463,6 +463,13 @@ def test_another_persons_session_is_told_nothing(worker: Worker, alice: Person, 
     assert answer.get_json()["user"] == "mallory"
 
 
+def test_a_tag_of_another_epoch_is_over_on_the_short_way(worker: Worker, alice: Person) -> None:
+    tag = worker.learn(alice)
+
+    assert worker.poll(alice, tag.replace('"0.', '"1.')).status_code == 200
+    assert worker.answers_at_once(alice, tag)
+
+
 def test_a_session_that_was_never_checked_is_checked_first(worker: Worker, alice: Person) -> None:
     other = alice.signed_in_browser()
     old = other.get_cookie("belfry")

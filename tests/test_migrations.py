@@ -1,5 +1,8 @@
 """`flask db upgrade`, `downgrade` and `check`, and that the models and the migrations make the same schema."""
 
+import ast
+import itertools
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +25,7 @@ from app.models import metadata
 from app.publishing import Order
 from app.validation import check
 from tests import postgres
+from tests.service import wait_until
 
 # All that makes a difference to how a table behaves, in words of PostgreSQL that stay the same from version to version.
 SCHEMA = {
@@ -150,7 +154,7 @@ def use(app: flask.Flask) -> None:
         auth.sign_in("alice", "no such password", 12)
 
 
-def test_down_and_up_again_gives_the_same_schema_at_every_revision(populated: str) -> None:
+def test_down_and_up_again_gives_the_same_schema_at_every_revision_and_each_only_adds(populated: str) -> None:
     seen = {revisions()[-1]: schema(populated)}
     for earlier in reversed(["base", *revisions()[:-1]]):
         assert run(populated, "downgrade", earlier)[0] == 0
@@ -160,6 +164,38 @@ def test_down_and_up_again_gives_the_same_schema_at_every_revision(populated: st
     for later in revisions():
         assert run(populated, "upgrade", later)[0] == 0
         assert schema(populated) == seen[later]
+    for earlier, later in itertools.pairwise(revisions()):
+        adds_only(seen[earlier], seen[later])
+
+
+def adds_only(earlier: Schema, later: Schema) -> None:
+    """Nothing is gone, and no row of a table needs what the release before does not know of: it works with these."""
+    for kind, there in earlier.items():
+        assert set(there) <= set(later[kind]), kind
+    tables = {ast.literal_eval(row)[0] for row in earlier["columns"]}
+    for row in set(later["columns"]) - set(earlier["columns"]):
+        table, _, name, _, is_demanded, identity, *_, standard, _ = ast.literal_eval(row)
+        assert table not in tables or not is_demanded or standard or identity, f"{table}.{name}"
+
+
+def test_the_dump_is_identical_after_down_and_up_again(populated: str) -> None:
+    """To the earliest revision that only takes indexes, and tables of the upkeep's own, away."""
+    before = dump(populated)
+    assert "\tcomment\t" in before
+
+    assert run(populated, "downgrade", "0002")[0] == 0
+    assert dump(populated) != before
+    assert run(populated, "upgrade")[0] == 0
+
+    assert dump(populated) == before
+
+
+def dump(url: str) -> str:
+    """All that is in the database, as pg_dump writes it, but for what the clean-up has noted."""
+    command = [postgres.program("pg_dump", url), "--exclude-table-data=chores", postgres.plain(url)]
+    written = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # A word that newer ones make up anew each time, so that nobody can guess it.
+    return re.sub(r"^\\(un)?restrict .*$", "", written, flags=re.MULTILINE)
 
 
 def test_models_and_migrations_make_the_same_schema(migrated: str, blank: str) -> None:
@@ -232,9 +268,9 @@ def test_two_upgrades_at_once_do_no_harm(blank: str, migrated: str) -> None:
 
 
 def test_a_migration_that_meets_a_lock_gives_up_with_nothing_half_done_and_can_be_repeated(populated: str) -> None:
-    # Both at once, for each waits for four seconds.
     with postgres.database() as emptied, ThreadPoolExecutor() as both:
         assert run(emptied, "downgrade", "base")[0] == 0
+        assert run(populated, "downgrade", "0001")[0] == 0
         down = "LOCK TABLE users IN ACCESS SHARE MODE", "downgrade", "base"
         # A revision is written down as the last thing of an upgrade, when its tables have been made.
         up = "LOCK TABLE alembic_version IN SHARE MODE", "upgrade", "head"
@@ -261,12 +297,15 @@ def gives_up_and_can_be_repeated(url: str, lock: str, *arguments: str) -> None:
     before = schema(url), revision(url)
     with holding(url, lock):
         began = time.monotonic()
-        status, said = run(url, *arguments)
+        status, said = run(url, *arguments, "-x", "tries=2")
         took = time.monotonic() - began
 
     assert (status, said.splitlines()[-1:]) == (
         1,
-        ["Error: Nothing was changed: canceling statement due to lock timeout. Try again at a quieter moment."],
+        [
+            "Error: Nothing of this revision was kept: canceling statement due to lock timeout."
+            " Try again at a quieter moment."
+        ],
     )
     assert "Traceback" not in said
     assert took < 20
@@ -290,4 +329,33 @@ def test_migrations_run_with_time_outs_of_their_own(migrated: str) -> None:
     assert run(migrated, "upgrade")[0] == 0
 
     with postgres.connect(migrated) as connection:
-        assert connection.execute("SELECT * FROM noted").fetchall() == [("4s", "1min")]
+        assert connection.execute("SELECT * FROM noted").fetchall() == [("500ms", "5s")]
+
+
+def test_a_migration_that_meets_a_lock_is_tried_again_and_goes_no_further_than_asked(migrated: str) -> None:
+    before = schema(migrated)
+    with holding(migrated, "LOCK TABLE chores IN ACCESS SHARE MODE"):
+        process = start(migrated, "downgrade", "--", "-1")
+        waited: set[object] = set()
+        with postgres.connect(migrated) as connection:
+            # The beginning of a statement that waits is another one for every try.
+            tries = "SELECT query_start FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'DROP TABLE'"
+            wait_until(lambda: waited.update(connection.execute(tries)) or len(waited) > 1, "it tries again")
+    said = "".join(process.communicate(timeout=60))
+
+    assert (process.returncode, revision(migrated)) == (0, revisions()[-2]), said
+    assert run(migrated, "upgrade")[0] == 0
+    assert schema(migrated) == before
+
+
+def test_an_index_whose_making_was_cut_off_is_made_anew(migrated: str) -> None:
+    before = schema(migrated)
+    assert run(migrated, "downgrade", "0002")[0] == 0
+    with postgres.connect(migrated) as connection:
+        connection.execute("INSERT INTO users (subject) VALUES ('ada'), ('grace')")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("CREATE UNIQUE INDEX CONCURRENTLY events_retracting ON users (is_active)")
+
+    assert run(migrated, "upgrade")[0] == 0
+
+    assert schema(migrated) == before

@@ -375,6 +375,13 @@ def test_a_tag_of_alices_never_gives_mallory_304(alice: Person, mallory: Person,
     assert answer.get_json()["user"] == "mallory"
 
 
+def test_a_tag_is_no_way_in_for_a_session_that_is_over(alice: Person) -> None:
+    tag = tag_of(alice)
+    db.write(people.end_all_sessions, "alice")
+
+    assert alice.poll(tag).status_code == 401
+
+
 def test_another_epoch_makes_every_bell_reload(alice: Person, another_app: MakeApp, publish: Publish) -> None:
     publish("alice")
     tag = tag_of(alice)

@@ -86,6 +86,18 @@ def refused() -> list[tuple[str, str]]:
         "SESSION_HOURS": ["0", "-1", "8761", "nan", "inf", "long"],
         "POLL_INTERVAL": ["0", "3601", "1.5", "x"],
         "POLL_LIMIT": ["many", "0 per minute", "-1 per minute", "100 per fortnight", "5/second; 0/minute"],
+        "RATELIMIT_STORAGE_URI": [
+            "memory",
+            "redis://",
+            "redis://h/x",
+            "redis://h:0",
+            "redis://h:x",
+            "rediss://h/0?no_such_thing=1",
+            "redis://h?socket_timeout=soon",
+            "unix://",
+            "http://h",
+            "memcached://h",
+        ],
         "NOTIFICATION_TTL_DAYS": ["0", "367", "nan", "-1"],
         "EPOCH": ["a.b", 'a"b', "a b", "x" * 33, "\u00e9", "-\x7f"],
     }
@@ -106,7 +118,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(
     assert "\n" not in refusal.value.message
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "RATELIMIT_STORAGE_URI"])
 def test_a_secret_that_is_refused_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("SECRET_KEY", KEY)
     monkeypatch.setenv(name, "hunter2")
@@ -146,7 +158,7 @@ def accepted() -> list[tuple[str, str, str, Any]]:
             "database_url",
             "postgresql+psycopg://h/n?sslmode=require",
         ),
-        ("SECRET_KEY", "x" * 32, "secret_key", "x" * 32),
+        ("SECRET_KEY", KEY[:32], "secret_key", KEY[:32]),
         ("SECRET_KEY_FALLBACKS", f"{KEY}, {KEY[::-1]},", "secret_key_fallbacks", [KEY, KEY[::-1]]),
         ("PUBLIC_URL", "https://app.example", "own_url", "https://app.example"),
         ("PUBLIC_URL", "https://app.example/belfry/", "own_url", "https://app.example/belfry"),
@@ -166,6 +178,9 @@ def accepted() -> list[tuple[str, str, str, Any]]:
         ("SESSION_HOURS", "0.5", "session_hours", 0.5),
         ("SESSION_HOURS", "8760", "session_hours", 8760),
         ("POLL_LIMIT", "5 per second; 100 per minute", "poll_limit", "5 per second; 100 per minute"),
+        ("RATELIMIT_STORAGE_URI", "memory://", "ratelimit_storage_uri", "memory://"),
+        ("RATELIMIT_STORAGE_URI", "rediss://u:p@h:1/2", "ratelimit_storage_uri", "rediss://u:p@h:1/2"),
+        ("RATELIMIT_STORAGE_URI", "unix:///r.sock?db=1", "ratelimit_storage_uri", "unix:///r.sock?db=1"),
         ("EPOCH", "2026-11_b", "epoch", "2026-11_b"),
     ]
 

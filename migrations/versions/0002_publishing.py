@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from migrations.concurrently import make_index
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -33,13 +35,10 @@ ALTER TABLE events
     ADD COLUMN fan_out_until bigint,
     ADD COLUMN retracted_at timestamptz,
     ADD COLUMN is_retracting boolean NOT NULL DEFAULT false;
-CREATE INDEX events_only_user_id ON events (only_user_id) WHERE only_user_id IS NOT NULL;
-CREATE INDEX tickets_user_id ON tickets (user_id);
-CREATE INDEX events_retracting ON events (id) WHERE is_retracting;
 """
 
 DROP = """
-DROP INDEX events_only_user_id, events_retracting, tickets_user_id;
+DROP INDEX events_only_user_id, tickets_user_id;
 ALTER TABLE events
     DROP COLUMN api_key_id,
     DROP COLUMN fanned_out_to,
@@ -51,6 +50,8 @@ DROP TABLE preferences, api_keys;
 
 
 def upgrade() -> None:
+    make_index("events_only_user_id", "events (only_user_id) WHERE only_user_id IS NOT NULL")
+    make_index("tickets_user_id", "tickets (user_id)")
     op.execute(CREATE)
 
 

@@ -1,16 +1,23 @@
-"""What finds the publications to everyone that were cut off, for the clean-up to complete them."""
+"""What finds the retractions and the publications to everyone that were cut off, for the clean-up to complete them."""
 
-from alembic import op
+from migrations.concurrently import drop_index, make_index
 
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+INDEXES = {
+    "events_retracting": "events (id) WHERE is_retracting",
+    "events_fanning_out": "events (id) WHERE fanned_out_to < fan_out_until",
+}
+
 
 def upgrade() -> None:
-    op.execute("CREATE INDEX events_fanning_out ON events (id) WHERE fanned_out_to < fan_out_until")
+    for name, on in INDEXES.items():
+        make_index(name, on)
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX events_fanning_out")
+    for name in INDEXES:
+        drop_index(name)

@@ -10,8 +10,6 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from app import metrics
-
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.1  # seconds, for an answer; whoever waits for longer is counted by this worker alone

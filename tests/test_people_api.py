@@ -231,6 +231,7 @@ def test_erasing_and_exporting_one_of_two_who_did_the_same_tells_them_apart(
     assert own == 3
     exported = host.call("GET", "/users/twin/export").get_json()
     assert [len(exported[name]) for name in ("undos", "sign_in_links", "preferences")] == before[:3]
+    assert {one["title"] for one in exported["notifications"]} == {"of-the-twin"}
     assert len(exported["former_events"]) == 1
 
     assert host.call("DELETE", "/users/MZ-SUBJECT").status_code == 204

@@ -227,7 +227,7 @@ def test_two_whose_actions_have_one_number_undo_only_their_own(
     tokens = {mark(person, "unread", ids=[1])["undo"] for person in (alice, mallory)}
     assert len(tokens) == 1
 
-    for person in (alice, mallory):
+    for person in (mallory, alice):
         assert undo(person, *tokens)["changed"] == 1
 
     assert {person.subject: inboxes.rows(person) for person in (alice, mallory)} == before

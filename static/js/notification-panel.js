@@ -136,10 +136,13 @@ export class NotificationPanel {
       const holdBack = !asked && this.#isInUse;
       const { notifications, version } = snapshot;
       const { unsent } = this.#client;
-      const listed = new Set(notifications.map(({ id }) => id));
+      const listed = new Map(notifications.map((one) => [one.id, one]));
       const oldest = snapshot.more ? notifications.at(-1)?.id ?? 0 : 0;
       for (const row of [...this.#rows.values()]) {
-        if (listed.has(row.id)) { if (!unsent.has(row.id)) row.show(false); }
+        const one = listed.get(row.id);
+        // An id of before a restored backup is another notification's now.
+        if (one && one.created_at !== row.time.dateTime) this.#remove(row);
+        else if (one) { if (!unsent.has(row.id)) row.show(false); }
         else if (row.id < oldest || row.touched) continue;
         else if (holdBack || this.#showsAll) row.show(true);
         else this.#remove(row);

@@ -20,7 +20,8 @@ WORKERS = 64
 EXEMPT = {
     "GET /static/<path:filename>": "no database is asked and nothing computed; the proxy limits requests by address",
     "GET /livez": "whoever watches the service must not be told to come back later",
-    "GET /readyz": "the same; it asks the database at most once a second",
+    "GET /readyz": "the same; it asks the database at most twice a second",
+    "GET /metrics": "the same; to everybody but METRICS_ALLOW it says 404 and asks nothing",
 }
 LIMITED = sorted({**routes.API, **routes.PAGES, **routes.OPEN}.keys() - EXEMPT.keys())
 BULK = {f"POST /notifications/{verb}" for verb in ("read", "unread", "archive", "seen")}

@@ -8,6 +8,7 @@ and the calls of senders' keys are counted in PostgreSQL, so that their limits h
 import hashlib
 import ipaddress
 import math
+import random
 import re
 import threading
 import time
@@ -41,7 +42,7 @@ SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
 
 ONE_HASH = threading.BoundedSemaphore(1)
-HASH_PATIENCE = 0.3  # seconds
+HASH_PATIENCE = 0.3  # seconds, and up to half as long more or less, or a crowd would be sent away all at once
 
 # Some proxies write `1.2.3.4:5678` or `[2001:db8::1]:5678` into X-Forwarded-For.
 PORT = re.compile(r"^(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+)$")
@@ -148,7 +149,7 @@ def one_hash() -> Iterator[None]:
 
     A check takes a tenth of a second of CPU and a lot of memory: a crowd at the door would stop everybody's polls.
     """
-    if not ONE_HASH.acquire(timeout=HASH_PATIENCE):
+    if not ONE_HASH.acquire(timeout=HASH_PATIENCE * random.uniform(0.5, 1.5)):
         metrics.REFUSALS.of("passwords").add()
         raise Problem(503, "Too many people are signing in just now. Try again in a moment.", retry_after=1)
     try:

@@ -43,6 +43,7 @@ THREATS = [
     "A hole in what we depend on",
     "A forged `Host`",
     "gunicorn's control socket",
+    "Strangers who read `/metrics` or what doctor asks",
 ]
 
 

@@ -10,7 +10,7 @@ export PORT
 # Larger samples and another PostgreSQL change nothing for the browser: `make test` has been there.
 NO_BROWSER := $(patsubst %,--ignore tests/test_%.py,bell embedding hostile_text pages_browser poller tabs words)
 
-.PHONY: help run test test-deep check lock screenshots bench bench-large docs clean
+.PHONY: help run test test-deep check lock screenshots bench bench-large faults soak docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(MAKEFILE_LIST)
@@ -36,12 +36,14 @@ test: $(VENV)/dev.txt ## run every test, in parallel, on a PostgreSQL and a brow
 	@$(BIN)/python -m tests.programs --install
 	$(BIN)/pytest $(T)
 
-check: $(VENV)/dev.txt ## lint, types, migrations against models, docs made from the code
+check: $(VENV)/dev.txt ## lint, types, known holes, migrations against models, docs made from the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.postgres
+	$(BIN)/python -m tests.vulnerabilities
 	$(BIN)/python -m docs.configuration --check
+	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check
 
 test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 without the short way
@@ -65,8 +67,17 @@ bench: $(VENV)/dev.txt $(VENV)-bench/rivals.txt ## measure beside the ordinary a
 bench-large: $(VENV)/dev.txt ## measure with 10,000,000 notifications
 	$(BIN)/python -m bench.large
 
+faults: $(VENV)/dev.txt ## hurt everything under load and count what is noticed: ten minutes
+	@$(BIN)/python -m tests.programs --install >/dev/null
+	$(BIN)/python -m bench.faults
+
+soak: $(VENV)/dev.txt ## look for what grows in five minutes of mixed load
+	@$(BIN)/python -m tests.programs --install >/dev/null
+	$(BIN)/python -m bench.faults soak
+
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.environment
 	$(BIN)/python -m docs.reference
 
 lock: $(VENV)/dev.txt ## choose versions anew and write them down with their hashes

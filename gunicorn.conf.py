@@ -5,28 +5,80 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is loaded, or it would keep what blocks a whole worker
 
 # ruff: noqa: E402
+import contextlib
+import fcntl
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from app import settings
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client looks for it when it is imported, with the rest of the app
+MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())  # noqa: S108 - mkdtemp's
+
+
+def fresh_folder() -> str:
+    """Where the workers keep their numbers, for whichever of them is asked. Reading this file anew (HUP) keeps it."""
+    prefix = "belfry-metrics-"
+    mine = f"{prefix}{os.getpid()}-"
+    present = os.environ.get(SHARED, "")
+    if os.path.basename(present).startswith(mine):
+        return present
+    for left_over in MEMORY.glob(f"{prefix}*"):
+        if (handle := in_hand(left_over)) is not None:
+            shutil.rmtree(left_over, ignore_errors=True)
+            os.close(handle)
+    while True:
+        folder = tempfile.mkdtemp(prefix=mine, dir=MEMORY)
+        if in_hand(Path(folder)) is not None and os.path.isdir(folder):  # else somebody tidied up at that moment
+            return folder
+
+
+def in_hand(folder: Path) -> int | None:
+    """Locks the folder for as long as this process and those that it forks live; None where others have it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+os.environ[SHARED] = fresh_folder()
+
+from gunicorn import systemd
+
+from app import logs, metrics, server_log, settings, shared_numbers
 
 try:
     chosen = settings.load()
 except settings.SettingsError as error:
     sys.exit(error.message)  # one clear line instead of a traceback from every worker
 
-# Only this machine: TLS and the world's slowest clients are a proxy's business.
-bind = f"127.0.0.1:{chosen.port}"
+numbers = shared_numbers.Folder(Path(os.environ[SHARED]))
+metrics.gather = numbers.gather
+
+# One log for all: gunicorn's own lines have the same shape. No access log: it would hold sign-in links.
+logs.start(chosen.log_level)
+logger_class = server_log.GunicornLogger
+loglevel = chosen.log_level
+
+# Only this machine unless told otherwise: TLS and the world's slowest clients are a proxy's business.
+bind = chosen.listens_on
 
 # Workers share nothing but PostgreSQL, so their number is the number of cores that polls may use.
 workers = chosen.web_concurrency
 
 # A greenlet for each connection: a slow client, a hung statement or an idle connection costs its own memory and nobody
 # else's time. Chosen by figures: docs/decisions.md. No engine exists before the fork, so no connection to PostgreSQL is
-# ever shared. The code itself is loaded here, by the settings: HUP brings no new release, a restart does.
+# ever shared. The code itself is loaded here, by the settings: HUP brings no new release, USR2 does, as a restart.
 worker_class = "app.worker.Worker"
 # Connections that a worker keeps open; more wait in the backlog. What asks PostgreSQL at a time is THREADS (app/db.py).
 worker_connections = 1000
@@ -55,9 +107,32 @@ gc.freeze()
 
 
 def post_worker_init(worker: Any) -> None:
-    """Leaves Ctrl-C to the arbiter.
+    """Lets numbers and what nobody catches go to where they belong, leaves Ctrl-C to the arbiter, and takes over from
+    the gunicorn that USR2 has replaced by this one.
 
-    A terminal sends it to every process, and then the arbiter tells its workers to stop, gently: a worker that heeded
-    the first signal would cut its requests off.
+    A terminal sends Ctrl-C to every process, and then the arbiter tells its workers to stop, gently: a worker that
+    heeded the first signal would cut its requests off.
     """
+    metrics.keep_moving()
+    server_log.init_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    former = os.environ.get("GUNICORN_PID")  # there from USR2 until the former one has gone
+    if former:
+        # Both have the same socket, and from here on this one answers on it. A release that does not come so far takes
+        # nothing over, and the former one goes on.
+        systemd.sd_notify(f"MAINPID={worker.ppid}", worker.log)
+        with contextlib.suppress(ProcessLookupError):  # another worker was faster
+            os.kill(int(former), signal.SIGTERM)
+
+
+def worker_exit(_server: Any, _worker: Any) -> None:
+    metrics.move()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """What a worker said to be so is so no more when it is gone; what it counted stays."""
+    numbers.bury(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    shutil.rmtree(os.environ[SHARED], ignore_errors=True)

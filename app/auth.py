@@ -3,12 +3,15 @@
 What a session claims is checked by every statement that uses it.
 """
 
+from datetime import datetime, timedelta
 from urllib.parse import unquote
 
 import flask
 import jwt
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface, SessionMixin
 from flask.typing import ResponseReturnValue
 from flask_login import LoginManager, current_user, login_user, logout_user
+from itsdangerous import BadSignature
 
 from app import db, keys, limits, people, settings, validation
 from app.errors import Problem, answer_problem, signed_out
@@ -17,6 +20,7 @@ from app.people import Reader
 from app.settings import Settings
 
 LEEWAY = 60  # seconds by which the host's clock may differ
+SLACK = timedelta(days=1)  # for which a browser keeps a cookie longer than its session lasts: clocks differ
 LATEST = 2**40  # a time that PostgreSQL can hold, whatever a token says
 
 
@@ -35,7 +39,29 @@ class SignedIn:
         return f"{reader.user_id}.{reader.session_epoch}.{reader.session_until}.{reader.session_id}"
 
 
+class Sessions(SecureCookieSessionInterface):
+    """Flask's sessions, whose end is a matter of the database's clock alone.
+
+    A worker whose clock is slow would take a cookie for signed in the future, and refuse it; a fast one's would be over
+    early. So a cookie's age says nothing here; its session's end stands in it, and every statement looks at that.
+    """
+
+    def open_session(self, app: flask.Flask, request: flask.Request) -> SecureCookieSession | None:
+        signatures = self.get_signing_serializer(app)
+        if signatures is None:
+            return None
+        try:
+            return self.session_class(signatures.loads(request.cookies.get(self.get_cookie_name(app), "")))
+        except BadSignature:
+            return self.session_class()
+
+    def get_expiration_time(self, app: flask.Flask, session: SessionMixin) -> datetime | None:
+        end = super().get_expiration_time(app, session)
+        return end and end + SLACK
+
+
 def init_app(app: flask.Flask, settings: Settings) -> None:
+    app.session_interface = Sessions()
     app.config.update(
         SESSION_COOKIE_NAME=cookie_name(settings),
         SESSION_COOKIE_PATH=settings.prefix or "/",
@@ -131,6 +157,7 @@ def sender(scope: str) -> Sender:
     found = db.read(keys.find, key) if keys.FORM.fullmatch(key) else None
     if found is None:
         raise Problem(401, "This needs an API key: Authorization: Bearer blf_…")
+    flask.g.key_id = found.key_id
     limits.count_call(found.key_id)
     if scope not in found.scopes:
         raise Problem(403, f"This key lacks the scope {scope}.")

@@ -17,7 +17,7 @@ import flask
 import sqlalchemy
 from sqlalchemy import Connection, text
 
-from app import db
+from app import db, metrics, patience
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,10 +37,11 @@ LAST_WORDS = 2  # seconds that a process has to tell what it has changed before 
 LOOK_UP = 1.0  # seconds after which the hearing thread looks whether it is still wanted
 SHORT_LOOK_UP = 0.02  # the same while there is work in between
 RANDOM = random.Random()  # its own: this thread must not take numbers from anybody's repeatable sequence
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds until a lost connection is tried again
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds until a lost connection is tried again
 
-# A peer that is gone without a word is noticed in 25 seconds.
+# A peer that is gone without a word is noticed in 25 seconds by who only waits.
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+LISTEN = f"LISTEN {CHANNEL}"
 SEND = text("SELECT pg_notify(:channel, payload) FROM unnest(CAST(:payloads AS text[])) AS payload")
 
 
@@ -98,6 +99,7 @@ class Changes:
     def __init__(self, app: flask.Flask, settings: Settings) -> None:
         self._app = app
         self._url = settings.changes_database_url
+        self._watch = patience.Watch()
         self._hearers: list[Callable[[Notices], None]] = []
         self._teller = Teller(self.connect)
         self.listener = Listener(self.connect, self._hear)
@@ -133,6 +135,7 @@ class Changes:
             isolation_level="AUTOCOMMIT",
             connect_args=arguments,
         )
+        patience.watch(direct, self._watch, patience.Faithful)
         if not sqlalchemy.event.contains(engine, "engine_disposed", self._stop):
             sqlalchemy.event.listen(engine, "engine_disposed", self._stop)
         with direct.connect() as connection:
@@ -211,6 +214,7 @@ class Teller:
             return self._taken
 
     def _told(self) -> None:
+        metrics.TOLD.add(len(self._taken))
         with self._state:
             self._taken = {}
             self._state.notify_all()
@@ -218,6 +222,7 @@ class Teller:
     def _failed(self, *, for_good: bool) -> None:
         with self._state:
             if for_good:  # what nobody has tried to tell goes too: without a connection this would never end
+                metrics.LOST.add(len(self._taken | self._waiting))
                 self._waiting = {}
             else:
                 self._add(self._taken)
@@ -268,16 +273,20 @@ class Listener:
             try:
                 with self._connect() as connection:
                     driver = connection.connection.driver_connection
-                    driver.execute(f"LISTEN {CHANNEL}")
+                    driver.execute(LISTEN)
                     self._say(stop, True)
                     pause = FIRST_PAUSE
                     is_busy = False
                     while not stop.is_set():
                         for notice in driver.notifies(timeout=SHORT_LOOK_UP if is_busy else LOOK_UP):
-                            self._hear(parse(notice.payload))
+                            self._hear(heard := parse(notice.payload))
+                            metrics.HEARD.add(len(heard))
+                        if not is_busy:  # in silence nobody could tell a quiet server from a lost one
+                            driver.execute(LISTEN)
                         is_busy = self.in_between(connection)
             except Exception as error:  # whatever it is: without this thread the worker would be deaf and not know it
                 if not stop.is_set():
+                    metrics.DEAFENED.add()
                     log.warning("changes not heard: %s", type(error).__name__)
             self._say(stop, False)
             stop.wait(pause * RANDOM.uniform(0.5, 1))

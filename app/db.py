@@ -20,7 +20,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from app import embedded
+from app import comeback, embedded, metrics, patience
 from app.settings import Settings
 
 # Serialization failure, deadlock, lock not to be had in time, and a row gone or come between two statements:
@@ -37,14 +37,33 @@ SESSION_OPTIONS = (
 )
 
 
+# What nobody acknowledges for so long is lost, and the connection with it: a firewall forgot it, or a machine is gone.
 # In a database without an encoding every text would come as bytes; doctor tells of it.
-CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 5000, "client_encoding": "utf8"}
+CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2500, "client_encoding": "utf8"}
+# Seconds until a request gives up that finds all connections lent.
+POOL_SECONDS = 2
 
-# For what reads whole tables, on a connection of `write`: for that transaction only.
+# For commands that read whole tables, on a connection of `write`: for that transaction only. In a worker every
+# statement is cut off after a few seconds (app/patience.py).
 LONG_DEADLINE = sqlalchemy.text("SET LOCAL statement_timeout = '10min'")
 
 
 DIALECT = PGDialect_psycopg(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+
+
+# Each poll that is not answered from memory passes by here.
+note_statement, note_wait = metrics.STATEMENT_SECONDS.of().note, metrics.WAIT_SECONDS.of().note
+
+
+class Cursor(psycopg.Cursor[Any]):
+    """The driver's, which takes the time of each statement: beneath both ways to the database, and cheap enough."""
+
+    def execute(self, *arguments: Any, **options: Any) -> "Cursor":
+        started = time.perf_counter()
+        try:
+            return super().execute(*arguments, **options)
+        finally:
+            note_statement(time.perf_counter() - started)
 
 
 class LostRace(sqlalchemy.exc.TimeoutError):
@@ -63,7 +82,8 @@ T = TypeVar("T")
 
 
 def init_app(app: flask.Flask, settings: Settings) -> None:
-    app.extensions["database"] = Database(settings, Path(app.instance_path) / "postgres")
+    database = app.extensions["database"] = Database(settings, Path(app.instance_path) / "postgres")
+    metrics.IN_USE.ask = database.connections_in_use
 
 
 def read(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -89,7 +109,7 @@ def write(change: Callable[Concatenate[Connection, P], T], *args: P.args, **kwar
 @contextlib.contextmanager
 def transaction() -> Iterator[Connection]:
     """One transaction, committed when its block ends; what was left to `after_commit` is done then."""
-    with engine().connect() as connection, connection.begin() as begun:
+    with lent(engine()) as connection, connection.begin() as begun:
         later: list[Callable[[], None]] = []
         about = connection.info  # kept, for a connection that was lost says nothing of itself
         about[LATER] = later
@@ -114,8 +134,17 @@ def after_commit(connection: Connection, act: Callable[[], None]) -> None:
 
 def at_once(question: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `read`, for a single statement that changes something: committed by itself, and never done twice."""
-    with _database().engine.connect() as connection:
+    with lent(_database().engine) as connection:
         return question(connection, *args, **kwargs)
+
+
+def lent(lender: Engine) -> Connection:
+    """A connection of the pool's, after waiting for one that is free if need be; who closes it gives it back."""
+    started = time.perf_counter()
+    try:
+        return lender.connect()
+    finally:
+        note_wait(time.perf_counter() - started)
 
 
 def for_driver(statement: TextClause) -> str:
@@ -155,10 +184,15 @@ class Database:
     def __init__(self, settings: Settings, private_folder: Path) -> None:
         self.settings = settings
         self.private_folder = private_folder
+        self.comeback = comeback.Comeback(lambda: lent(self.engine).close(), _has_just_gone)
 
     @cached_property
     def engine(self) -> Engine:
         return make_engine(self.settings.database_url or self._private_url(), self.settings.threads)
+
+    def connections_in_use(self) -> int:
+        made = self.__dict__.get("engine")  # asking for it would make it
+        return made.pool.checkedout() if made else 0
 
     @cached_property
     def transactions(self) -> Engine:
@@ -177,19 +211,21 @@ def make_engine(url: str, threads: int) -> Engine:
     Each statement commits by itself unless told otherwise: a poll is one question, and to make its connection another
     kind and back would ask PostgreSQL three more.
     """
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         url,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
         pool_size=threads,
         max_overflow=1,
-        pool_timeout=3,
+        pool_timeout=POOL_SECONDS,
         pool_recycle=1800,
         pool_use_lifo=True,
         json_deserializer=orjson.loads,
         hide_parameters=True,  # a logged statement says nothing of whom it was for
-        connect_args={**CONNECT_ARGUMENTS, "options": SESSION_OPTIONS},
+        connect_args={**CONNECT_ARGUMENTS, "options": SESSION_OPTIONS, "cursor_factory": Cursor},
     )
+    patience.watch(engine, patience.Watch())
+    return engine
 
 
 def _commit(transaction: sqlalchemy.Transaction) -> None:
@@ -200,16 +236,28 @@ def _commit(transaction: sqlalchemy.Transaction) -> None:
 
 
 def _with_tries(work: Callable[[], T]) -> T:
-    for attempt in range(1, TRIES + 1):
+    server, over = _database().comeback, time.monotonic() + comeback.RIDE_OVER
+    attempt = 1
+    while True:
         try:
-            return work()
+            result = work()
         except (LostRace, sqlalchemy.exc.DBAPIError) as error:
+            if _has_just_gone(error) and time.monotonic() < over and server.wait():
+                continue
             if not _is_worth_another_try(error):
                 raise
             if attempt == TRIES:
                 raise LostRace(f"tried {TRIES} times in vain") from error
+        else:
+            if server.since is not None:
+                server.since = None
+            return result
         time.sleep(random.uniform(0, 0.02 * attempt))
-    raise AssertionError("the last try either returns or raises")
+        attempt += 1
+
+
+def _has_just_gone(error: Exception) -> bool:
+    return comeback.is_away(error) and patience.SILENT not in str(error)  # whoever is silent was waited for already
 
 
 def _is_worth_another_try(error: LostRace | sqlalchemy.exc.DBAPIError) -> bool:

@@ -1,6 +1,5 @@
 """One error shape for everything that goes wrong: RFC 9457 problem details."""
 
-import logging
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -9,14 +8,18 @@ from typing import NamedTuple
 import flask
 import orjson
 import sqlalchemy.exc
+import structlog
 from werkzeug.exceptions import HTTPException, SecurityError
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 UNAVAILABLE = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)
+# What PostgreSQL says of its own trouble, beside what is an OperationalError anyway: it can only be read, since a
+# fail-over for instance; a session was ended for its idle transaction; and all that is broken inside or below it.
+ITS_TROUBLE = ("25006", "25P03", "58", "XX")
 
 # Below these every refusal is JSON, whatever the caller says that it accepts.
-API_PATHS = ("/notifications/", "/preferences/", "/api/", "/openapi.json/")
+API_PATHS = ("/notifications/", "/preferences/", "/api/", "/openapi.json/", "/readyz/")
 
 # Said instead of Werkzeug's sentences where those speak to somebody at a keyboard rather than to a program.
 DETAILS = {
@@ -102,14 +105,22 @@ def answer_http_exception(error: HTTPException) -> flask.typing.ResponseReturnVa
 
 def answer_database_trouble(error: sqlalchemy.exc.SQLAlchemyError) -> flask.Response:
     """503 where asking again can help (no connection, a time-out, a race lost too often), else 500."""
-    if not isinstance(error, UNAVAILABLE):
+    if not _is_unavailable(error):
         return answer_surprise(error)
-    log.warning("database unavailable request_id=%s: %s", request_id(), type(error).__name__)
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    log.warning("database unavailable", error=type(error).__name__, sqlstate=state)
     return answer_problem(Problem(503, "The database does not answer just now.", retry_after=2))
 
 
+def _is_unavailable(error: sqlalchemy.exc.SQLAlchemyError) -> bool:
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return isinstance(error, UNAVAILABLE) or error.connection_invalidated or state.startswith(ITS_TROUBLE)
+    return isinstance(error, UNAVAILABLE)
+
+
 def answer_surprise(error: Exception) -> flask.Response:
-    log.error("unhandled error request_id=%s", request_id(), exc_info=error)
+    log.error("unhandled error", exc_info=error)
     return answer_problem(Problem(500, DETAILS[500]))
 
 

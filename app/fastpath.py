@@ -15,8 +15,9 @@ from itsdangerous import BadSignature
 from werkzeug.exceptions import SecurityError
 from werkzeug.wsgi import get_host
 
-from app import auth, changes, guard, inbox, known, limits, polling, steering
+from app import auth, changes, headers, inbox, known, metrics, polling, steering
 from app.people import Reader
+from app.poll_counter import PollCounter
 from app.polling import Answer
 from app.recent import Recent
 from app.settings import Settings
@@ -46,19 +47,19 @@ class FastPath:
         self.app = app
         self.application: Callable[..., Iterable[bytes]] = app.wsgi_app
         self.known: known.Known = app.extensions["known"]
-        self.polls: limits.PollCounter = app.extensions["polls"]
+        self.polls: PollCounter = app.extensions["polls"]
         # The proxy in front may take the prefix off or leave it on, as for app/guard.py.
         self.paths = {POLL, settings.prefix + POLL}
         self.beginning = f'"{settings.epoch}'
         self.cookie_name: str = app.config["SESSION_COOKIE_NAME"]
         self.trusted_hosts: list[str] = app.config["TRUSTED_HOSTS"]
         self.hosts: set[str] = set()
-        self.unchanged = list(guard.headers_of_unchanged(settings).items())
-        self.snapshot = [("Content-Type", "application/json"), *guard.headers_of_snapshot(settings).items()]
+        self.unchanged = list(headers.of_unchanged(settings).items())
+        self.snapshot = [("Content-Type", "application/json"), *headers.of_snapshot(settings).items()]
         interface = cast(SecureCookieSessionInterface, app.session_interface)
         self.signatures = interface.get_signing_serializer(app)
-        self.oldest = int(app.permanent_session_lifetime.total_seconds())
         self.readers: Recent[bytes, Reader] = Recent(READER_SECONDS, MOST_READERS)
+        self.answered_200, self.answered_304 = metrics.POLLS.of("200"), metrics.POLLS.of("304")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if environ.get("PATH_INFO") in self.paths and self._is_plain(environ):
@@ -113,8 +114,10 @@ class FastPath:
     def _answer(self, answer: Answer, start_response: Any) -> Iterable[bytes]:
         headers = [("ETag", answer.tag), ("X-Poll-Interval", str(self._steering().interval()))]
         if answer.body is None:
+            self.answered_304.count += 1
             start_response("304 NOT MODIFIED", [*self.unchanged, *headers])
             return ()
+        self.answered_200.count += 1
         start_response("200 OK", [*self.snapshot, *headers, ("Content-Length", str(len(answer.body)))])
         return (answer.body,)
 
@@ -145,7 +148,7 @@ class FastPath:
         reader = self.readers.get(key)
         if reader is None and self.signatures is not None:
             try:
-                session = self.signatures.loads(cookie, max_age=self.oldest)
+                session = self.signatures.loads(cookie)
             except BadSignature:
                 return None
             signed_in = auth.load(str(session.get("_user_id", "")))

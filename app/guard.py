@@ -1,6 +1,6 @@
-"""The wall around every route: the cross-site rule, CORS for the hosts' pages, security headers, sizes and proxies."""
+"""The wall around every route: the cross-site rule, CORS for the hosts' pages, sizes and proxies."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import IntegerConverter
 
+from app import headers
 from app.errors import Problem
 from app.settings import Settings
 
@@ -20,26 +21,6 @@ READERS = {API, PREFERENCES}  # the blueprints that pages on other origins may c
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
-def content_security_policy(form_action: str = "", image_origins: Sequence[str] = ()) -> str:
-    """What a page of ours may load: its own files, nothing inline. `form_action`: where its form may lead as well;
-    `image_origins`: where its pictures may come from as well.
-    """
-    parts = urlsplit(form_action)
-    beyond = f" {parts.scheme}://{parts.netloc}" if form_action else ""
-    pictures = " ".join(["'self'", *image_origins])
-    return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-        f" img-src {pictures}; form-action 'self'{beyond}; base-uri 'none'; frame-ancestors 'none'"
-    )
-
-
-EVERY_ANSWER = {
-    "X-Content-Type-Options": "nosniff",
-    # Under no-referrer a browser's own forms would send `Origin: null`, which the cross-site rule refuses.
-    "Referrer-Policy": "same-origin",
-}
-# Whoever may be told so keeps the answer that it had; a page's policies say nothing of an answer without a body.
-UNCHANGED = {"Cache-Control": "private, no-store", "Vary": "Cookie, Authorization"}
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match, Belfry-User",
@@ -67,7 +48,20 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
     if settings.trusted_proxies:
         # Exactly as many entries as there are proxies: one more, and a client could name its own address.
         count = settings.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+        known = with_a_known_scheme(app.wsgi_app)
+        app.wsgi_app = ProxyFix(known, x_for=count, x_proto=count, x_host=0)  # type: ignore[method-assign]
+
+
+def with_a_known_scheme(application: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
+    """The application, whatever stands in `X-Forwarded-Proto`: some redirects are put together with it."""
+
+    def known(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["wsgi.url_scheme"] not in ("http", "https"):
+            environ["wsgi.url_scheme"] = "http"
+        result: Iterable[bytes] = application(environ, start_response)
+        return result
+
+    return known
 
 
 def under_prefix(application: Callable[..., Any], prefix: str) -> Callable[..., Iterable[bytes]]:
@@ -90,7 +84,7 @@ class Guard:
     def __init__(self, settings: Settings) -> None:
         self.cors_origins = set(settings.cors_origins)
         self.allowed_origins = self.cors_origins | {settings.own_origin}
-        self.policy = content_security_policy(image_origins=settings.image_origins)
+        self.transport, self.bodies = headers.of_transport(settings), headers.of_bodies(settings)
         self.exposed_headers = EXPOSED_HEADERS + (", X-Image-Origins" if settings.image_origins else "")
 
     def refuse_cross_site(self) -> None:
@@ -125,22 +119,21 @@ class Guard:
 
     def add_headers(self, response: flask.Response) -> flask.Response:
         is_static = flask.request.endpoint == "static"
+        given = response.headers
+        given.update(self.transport)
         if response.status_code != 304 or is_static:
-            for name, value in EVERY_ANSWER.items():
-                response.headers.setdefault(name, value)
-            response.headers.setdefault("Content-Security-Policy", self.policy)
+            for name, value in self.bodies.items():
+                given.setdefault(name, value)
+        if response.mimetype == "text/html":
+            given.update(headers.PAGE)
         if is_static:
-            # Host pages on any site load the bell. `no-cache` asks each time: no upgrade mixes module versions.
-            response.headers["Access-Control-Allow-Origin"] = "*"
-            response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-            response.headers["Cache-Control"] = "no-cache"
+            given.update(headers.STATIC)
             return response
-        response.headers.update(UNCHANGED)
-        if response.status_code != 304:
-            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        given.update(headers.UNKEPT)
+        given.update(headers.NOT_ELSEWHERE)
         if response.status_code == 401:
             # RFC 9110 wants the way in named. For this one no browser opens a dialog of its own.
-            response.headers["WWW-Authenticate"] = "Bearer"
+            given["WWW-Authenticate"] = "Bearer"
         if flask.request.blueprint in READERS and self.cors_origins:
             self._add_cors(response)
         return response
@@ -152,27 +145,6 @@ class Guard:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Credentials"] = "true"
             response.headers["Access-Control-Expose-Headers"] = self.exposed_headers
-
-
-def headers_of_snapshot(settings: Settings) -> dict[str, str]:
-    """What stands on a 200 of the readers' API to a page of ours, besides the tag and the interval."""
-    return {
-        **EVERY_ANSWER,
-        **headers_of_unchanged(settings),
-        **pictures(settings),
-        "Content-Security-Policy": content_security_policy(image_origins=settings.image_origins),
-        "Cross-Origin-Resource-Policy": "same-origin",
-    }
-
-
-def pictures(settings: Settings) -> dict[str, str]:
-    """What tells a bell whose pictures it may load, if anybody else's than the service's own."""
-    return {"X-Image-Origins": " ".join(settings.image_origins)} if settings.image_origins else {}
-
-
-def headers_of_unchanged(settings: Settings) -> dict[str, str]:
-    """What stands on a 304 of the readers' API to a page of ours, besides the tag and the interval."""
-    return {**UNCHANGED, "Vary": UNCHANGED["Vary"] + ", Origin"} if settings.cors_origins else UNCHANGED
 
 
 def _host_of(origin: str) -> str | None:

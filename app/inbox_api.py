@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import flask
 from pydantic import Field
 
-from app import auth, db, guard, inbox, limits, marking, polling, settings, steering, validation
+from app import auth, db, guard, headers, inbox, limits, marking, polling, settings, steering, validation
 from app.errors import FieldError, Problem, not_found
 from app.openapi import described
 from app.people import Reader
@@ -131,7 +131,7 @@ def _answer_poll(reader: Reader) -> flask.Response:
     response.headers["X-Poll-Interval"] = str(steering.interval())
     response.headers["ETag"] = answer.tag
     if answer.body is not None:
-        response.headers.update(guard.pictures(settings.current()))
+        response.headers.update(headers.of_pictures(settings.current()))
     return response
 
 

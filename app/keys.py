@@ -74,7 +74,7 @@ def find(connection: Connection, key: str) -> Sender | None:
 
 
 LIST = text("""
-    SELECT name, prefix, scopes, created_at, last_used_at, expires_at, revoked_at,
+    SELECT id, name, prefix, scopes, created_at, last_used_at, expires_at, revoked_at,
         CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= now() THEN 'expired' ELSE 'good' END AS state
     FROM api_keys ORDER BY id
 """)

@@ -14,7 +14,7 @@ from typing import Any
 
 import flask
 
-from app import changes
+from app import changes, metrics
 from app.changes import EVERYBODY, Notices
 from app.recent import Recent
 from app.settings import Settings
@@ -40,6 +40,7 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
     known = Known(settings.fast_path_inboxes, hub.listener.start if settings.fast_path else lambda: None)
     app.extensions["known"] = known
     hub.add_hearer(known.hear, known.listen)
+    metrics.BLIND.ask = known.is_blind if settings.fast_path else lambda: 0
 
 
 def current() -> "Known":
@@ -97,7 +98,7 @@ class Known:
         self._round: list[int] = []
         self.next_round = 0.0
         self._turns = threading.Lock()
-        self._listening = False
+        self._listening = self._wants_to_listen = False
         # How many notices came for the users of each stripe, and how often everything was forgotten.
         self._heard = [0] * STRIPES
         self._began_anew = 0
@@ -110,9 +111,14 @@ class Known:
     def find(self, user_id: int) -> Inbox | None:
         return self._inboxes.get(user_id)
 
+    def is_blind(self) -> bool:
+        """Whether notices are wanted and do not arrive, so that nothing can be remembered."""
+        return self._wants_to_listen and not self._listening
+
     def begin(self, user_id: int) -> Reading | None:
         """To be called before the database is asked; None while nothing can be remembered."""
         if not self._listening:
+            self._wants_to_listen = True
             self._start_listening()
             return None
         return Reading((self._began_anew, self._heard[user_id % STRIPES]))

@@ -1,8 +1,8 @@
-"""Rate limits: the numbers, the counters in each worker's memory, and those in PostgreSQL that all workers share.
+"""Rate limits: the numbers, who counts against which, and what is said to whoever is over one.
 
-Polls are counted in memory by a counter of their own, a reader's other calls by Flask-Limiter; each of N workers allows
-its N-th part, so that the sum never exceeds the limit. Sign-ins and the calls of senders' keys are counted in
-PostgreSQL, so that their limits hold across workers and restarts.
+Polls are counted by a counter of their own, a reader's other calls by Flask-Limiter: for all workers together in Redis
+where there is one; otherwise each of N workers allows its N-th part, so that the sum never exceeds the limit. Sign-ins
+and the calls of senders' keys are counted in PostgreSQL, so that their limits hold across workers and restarts.
 """
 
 import hashlib
@@ -19,17 +19,18 @@ import flask
 import limits
 from flask.typing import RouteCallable
 from flask_limiter import Limiter, RequestLimit
-from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
 
-from app import db
+from app import metrics
+from app.counters import PostgresStorage
 from app.errors import Problem
-from app.recent import Recent
-from app.settings import Settings
+from app.poll_counter import PollCounter, SharedPollCounter
+from app.settings import IN_MEMORY, Settings
+from app.shared_counters import SharedCounters
 
 POLLS = "inbox_api.unread"  # the endpoint that POLL_LIMIT is for
+# Whoever watches the service must be told how it is, however many others come from the same address.
+WATCHING = {"ops.livez", "ops.readyz", "ops.show_metrics"}
 CALLS = "300 per minute"  # each other route, per session; per address for who is not signed in
 BULK = "60 per minute"  # the calls that change many notifications at once, in sum: one may change 10,000 rows
 BULK_VERBS = ("mark_many_read", "mark_many_unread", "archive_many", "mark_many_seen")
@@ -38,10 +39,6 @@ REFUSED_CALLS = "2400 per minute"  # of its routes in sum, per address: without 
 CALLS_PER_KEY = limits.parse("1200 per minute")
 SIGN_INS_PER_ACCOUNT = limits.parse("10 per 15 minutes")
 SIGN_INS_PER_ADDRESS = limits.parse("50 per 15 minutes")
-
-MOST_COUNTED = 1_000_000  # callers whose polls are counted at a time; beyond, the oldest are forgotten
-COUNT_BITS = 32
-COUNT_MASK = 2**COUNT_BITS - 1
 
 ONE_HASH = threading.BoundedSemaphore(1)
 HASH_PATIENCE = 0.3  # seconds
@@ -55,91 +52,38 @@ def init_app(app: flask.Flask, settings: Settings, caller: Callable[[], str], ad
 
     `caller` names for whom, `address` where a call of the sender's API comes from.
     """
+    workers, uri = settings.web_concurrency, settings.ratelimit_storage_uri
+    shared = None if uri == IN_MEMORY else SharedCounters(uri, workers, installation=settings.own_url)
+    metrics.UNSHARED.ask = shared.is_alone if shared else lambda: 0
+    options: Any = {"workers": workers, "shared": shared}
     extension = Limiter(
         caller,
         app=app,
         storage_uri="counters://",
+        storage_options=options,
         headers_enabled=False,  # they would send Retry-After on 200, and polite clients would slow down
-        default_limits=[share(CALLS, settings.web_concurrency)],
+        default_limits=[CALLS],
         on_breach=refuse,
     )
     # Good keys are left to their own limit, which all workers share: a connection that is kept alive always leads to
     # the same worker, and a part of the limit would be all that its sender gets.
-    senders = extension.shared_limit(
-        share(REFUSED_CALLS, settings.web_concurrency), "senders", key_func=address, deduct_when=_is_refused
-    )
+    senders = extension.shared_limit(REFUSED_CALLS, "senders", key_func=address, deduct_when=_is_refused)
     for name in SENDERS:
         senders(cast(flask.Blueprint, app.blueprints[name]))
-    extension.exempt(app.view_functions[POLLS])
-    bulk = extension.shared_limit(share(BULK, settings.web_concurrency), scope="bulk")
+    for endpoint in (POLLS, *WATCHING):
+        extension.exempt(app.view_functions[endpoint])
+    bulk = extension.shared_limit(BULK, scope="bulk")
     for endpoint in [f"inbox_api.{verb}" for verb in BULK_VERBS]:
         app.view_functions[endpoint] = cast(RouteCallable, bulk(app.view_functions[endpoint]))
-    app.extensions["polls"] = PollCounter(limits.parse_many(share(settings.poll_limit, settings.web_concurrency)))
+    app.extensions["polls"] = (
+        SharedPollCounter(limits.parse_many(settings.poll_limit), shared)
+        if shared
+        else PollCounter(limits.parse_many(share(settings.poll_limit, workers)))
+    )
 
 
 def _is_refused(response: flask.Response) -> bool:
     return response.status_code in (401, 429)
-
-
-class Counters(MemoryStorage):
-    """The library's counters in memory, for one thread at a time: two at once may start its timer twice, a 500 for one.
-
-    Fixed upstream (alisaifee/limits#352), but in no release up to 5.8.0.
-    """
-
-    STORAGE_SCHEME = ["counters"]  # noqa: RUF012 - the library's own declaration
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._one_at_a_time = threading.Lock()
-        super().__init__(*arguments, **options)
-
-    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        with self._one_at_a_time:
-            return super().incr(key, expiry, amount)
-
-
-class PollCounter:
-    """How many polls each caller has made in its present window, which begins with the first one.
-
-    The library's counters would do, but they look at all their keys every now and then: with 50,000 callers a minute
-    that takes half a core.
-    """
-
-    def __init__(self, rates: list[limits.RateLimitItem]) -> None:
-        self._turns = threading.Lock()
-        # A window is one number, its end in milliseconds beside the count: a hundred thousand of them are held.
-        self._rates = [
-            (rate.amount, length := rate.get_expiry() * 1000, Recent[int | str, int](length / 1000, MOST_COUNTED))
-            for rate in rates
-        ]
-
-    def wait(self, *callers: int | str) -> float:
-        """Seconds until all these callers may poll; 0 for at once. Counts nothing."""
-        with self._turns:
-            return self._wait(callers, int(time.monotonic() * 1000))
-
-    def count(self, caller: int | str, *others: int | str) -> float:
-        """Counts one poll and gives back 0; or, where the caller or one of the others has no room, counts nothing and
-        gives back the seconds to wait.
-        """
-        now = int(time.monotonic() * 1000)
-        with self._turns:
-            seconds = self._wait((caller, *others), now)
-            if not seconds:
-                for _, length, windows in self._rates:
-                    window = windows.get(caller)
-                    if window is None or window >> COUNT_BITS <= now:
-                        window = now + length << COUNT_BITS
-                    windows.put(caller, window + 1, now / 1000)
-        return seconds
-
-    def _wait(self, callers: tuple[int | str, ...], now: int) -> float:
-        for amount, _, windows in self._rates:
-            for caller in callers:
-                window = windows.get(caller)
-                if window is not None and window & COUNT_MASK >= amount and window >> COUNT_BITS > now:
-                    return ((window >> COUNT_BITS) - now) / 1000
-        return 0.0
 
 
 @contextmanager
@@ -162,7 +106,7 @@ def one_poll(user_id: int, session: str) -> Iterator[None]:
 
 def _require_no_wait(seconds: float) -> None:
     if seconds:
-        raise too_many(seconds)
+        raise too_many("polls", seconds)
 
 
 def share(rates: str, workers: int) -> str:
@@ -173,10 +117,13 @@ def share(rates: str, workers: int) -> str:
 
 def refuse(limit: RequestLimit) -> None:
     """Raises 429 with the time to wait."""
-    raise too_many(limit.reset_at - time.time())
+    name = next((shared for shared in ("bulk", "senders") if f"/{shared}/" in limit.key), "calls")
+    raise too_many(name, limit.reset_at - time.time())
 
 
-def too_many(seconds: float) -> Problem:
+def too_many(limit: str, seconds: float) -> Problem:
+    """The refusal of who is over a limit, which is counted under the limit's name."""
+    metrics.REFUSALS.of(limit).add()
     return Problem(429, "Too many requests. Try again later.", retry_after=max(1, math.ceil(seconds)))
 
 
@@ -187,12 +134,12 @@ def count_sign_in(account: str, address: str) -> None:
     alike. Nobody is locked out for longer than the window, and sign-in links are not counted here.
     """
     limiter = FixedWindowRateLimiter(PostgresStorage())
-    for limit, key in [
-        (SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
-        (SIGN_INS_PER_ACCOUNT, _account_key(account)),
+    for name, limit, key in [
+        ("address", SIGN_INS_PER_ADDRESS, f"address/{network(address)}"),
+        ("account", SIGN_INS_PER_ACCOUNT, _account_key(account)),
     ]:
         if not limiter.hit(limit, "sign-in", key):
-            raise too_many(limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
+            raise too_many(name, limiter.storage.get_expiry(limit.key_for("sign-in", key)) - time.time())
 
 
 @contextmanager
@@ -202,6 +149,7 @@ def one_hash() -> Iterator[None]:
     A check takes a tenth of a second of CPU and a lot of memory: a crowd at the door would stop everybody's polls.
     """
     if not ONE_HASH.acquire(timeout=HASH_PATIENCE):
+        metrics.REFUSALS.of("passwords").add()
         raise Problem(503, "Too many people are signing in just now. Try again in a moment.", retry_after=1)
     try:
         yield
@@ -235,54 +183,4 @@ def count_call(key_id: int) -> None:
     """Counts one call of a sender's key; raises 429 where it has had too many."""
     limiter = FixedWindowRateLimiter(PostgresStorage())
     if not limiter.hit(CALLS_PER_KEY, "key", str(key_id)):
-        raise too_many(limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())
-
-
-COUNT = text("""
-    INSERT INTO rate_limits AS counter (key, count, expires_at)
-    VALUES (:key, :amount, now() + make_interval(secs => :expiry))
-    ON CONFLICT (key) DO UPDATE SET
-        count = CASE WHEN counter.expires_at <= now() THEN excluded.count ELSE counter.count + excluded.count END,
-        expires_at = CASE WHEN counter.expires_at <= now() THEN excluded.expires_at ELSE counter.expires_at END
-    RETURNING count
-""")
-FAST_COUNT = db.for_driver(COUNT)
-GET = text("SELECT count FROM rate_limits WHERE key = :key AND now() < expires_at")
-SECONDS_LEFT = text("SELECT extract(epoch FROM expires_at - now()) FROM rate_limits WHERE key = :key")
-CLEAR = text("DELETE FROM rate_limits WHERE key = :key")
-RESET = text("DELETE FROM rate_limits")
-
-
-class PostgresStorage(Storage):
-    """Counters of the `limits` library in the table `rate_limits`.
-
-    Every call is a short transaction of its own, so a counter is never locked while other work goes on, and what
-    was counted stays counted when the request fails. Windows run by the database's clock.
-    """
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return SQLAlchemyError
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        def count(connection: Connection) -> int:
-            [(present,)] = db.rows(connection, FAST_COUNT, {"key": key, "expiry": expiry, "amount": amount})
-            return int(present)
-
-        return db.at_once(count)
-
-    def get(self, key: str) -> int:
-        return int(db.read(lambda connection: connection.execute(GET, {"key": key}).scalar()) or 0)
-
-    def get_expiry(self, key: str) -> float:
-        left = db.read(lambda connection: connection.execute(SECONDS_LEFT, {"key": key}).scalar())
-        return time.time() + float(left or 0)
-
-    def check(self) -> bool:
-        return bool(db.read(lambda connection: connection.execute(text("SELECT true")).scalar()))
-
-    def reset(self) -> int:
-        return db.at_once(lambda connection: connection.execute(RESET).rowcount)
-
-    def clear(self, key: str) -> None:
-        db.at_once(lambda connection: connection.execute(CLEAR, {"key": key}).rowcount)
+        raise too_many("key", limiter.storage.get_expiry(CALLS_PER_KEY.key_for("key", str(key_id))) - time.time())

@@ -219,7 +219,7 @@ idempotency_keys = Table(
 rate_limits = Table(
     "rate_limits",
     metadata,
-    Column("key", Text, primary_key=True),  # limits.PostgresStorage
+    Column("key", Text, primary_key=True),  # counters.PostgresStorage
     Column("count", Integer, nullable=False),
     Column("expires_at", Moment, nullable=False),
     Index(None, "expires_at"),  # retention.DELETE

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 from pydantic import Field
 
-from app import auth, db, guard, inbox, marking, people, sanitize, settings, tickets, validation
+from app import auth, db, guard, headers, inbox, marking, people, sanitize, settings, tickets, validation
 from app.errors import FieldError, Problem
 from app.validation import BIGINT_MAX, Id, Model
 
@@ -233,7 +233,7 @@ def continue_as(ticket: str) -> ResponseReturnValue:
     response.headers["Referrer-Policy"] = "strict-origin"
     if found.return_to:
         # A browser holds the redirect after a form to the form's own rule, and this one leads back to the host.
-        response.headers["Content-Security-Policy"] = guard.content_security_policy(found.return_to)
+        response.headers["Content-Security-Policy"] = headers.content_security_policy(found.return_to)
     return response
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, text
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from app import changes
-from app.aside import aside
+from app.aside import last
 from app.db import LostRace
 from app.errors import Problem, signed_out
 
@@ -59,7 +59,7 @@ def find_for_sign_in(connection: Connection, subject: str) -> Row[Any] | None:
 def password_matches(user: Row[Any] | None, password: str) -> bool:
     """Whether this is the active user's password; takes as long for a user who is unknown or has none."""
     known = user is not None and user.password_hash is not None
-    matches = aside(check_password_hash, user.password_hash if known and user else _nobodys_hash(), password)
+    matches = last(check_password_hash, user.password_hash if known and user else _nobodys_hash(), password)
     return bool(matches and known and user and user.is_active)
 
 

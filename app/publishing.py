@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import Connection, text
 
-from app import changes, db, events, idempotency, people
+from app import changes, db, events, idempotency, metrics, people
 from app.db import LostRace
 from app.errors import FieldError, Problem
 from app.events import CUT_OFF, Event
@@ -63,6 +63,7 @@ def publish(
         if created != len(users):
             events.correct_received(connection, event.id, created)
         published.append(Published(event.id, len(users), created))
+    db.after_commit(connection, lambda: metrics.EVENTS.add(len(published)))
     return published
 
 
@@ -164,6 +165,8 @@ def deliver(connection: Connection, kept: events.Kept, event: events.Deliverable
     }
     delivered = connection.execute(DELIVER, parameters).all()
     changes.tell(connection, {row.user_id: row.id for row in delivered})
+    if delivered:
+        db.after_commit(connection, lambda: metrics.DELIVERED.add(len(delivered)))
     return len(delivered)
 
 
@@ -198,6 +201,7 @@ def begin_everyone(
         return earlier.body["events"][0], earlier.is_done
     kept = events.insert(connection, event, ttl, key_id, received=0, only=None)
     connection.execute(BEGIN_EVERYONE, {"event_id": kept.id})
+    db.after_commit(connection, metrics.EVENTS.add)
     begun = Published(kept.id, 0, 0).as_json()
     idempotency.keep(connection, call, {"events": [begun]}, is_done=False)
     return begun, False

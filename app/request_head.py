@@ -18,6 +18,7 @@ REASONS = {
     414: "URI Too Long",
     417: "Expectation Failed",
     431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
     501: "Not Implemented",
 }
 
@@ -31,15 +32,11 @@ ONCE = {"HTTP_HOST", "CONTENT_TYPE", "CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING",
 
 
 class Refused(Exception):
-    """A request that is answered with this status and nothing more."""
+    """A request that is answered with this status, and the last one on its connection."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-    def answer(self) -> bytes:
-        line = f"HTTP/1.1 {self.status} {REASONS[self.status]}\r\n"
-        return f"{line}Connection: close\r\nContent-Length: 0\r\n\r\n".encode("ascii")
 
 
 class Head(NamedTuple):

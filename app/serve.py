@@ -33,6 +33,7 @@ def serve() -> None:
         [sys.executable, "-m", "gunicorn", "--log-level", "warning", "wsgi:app"],
         cwd=Path(flask.current_app.root_path).parent,
         env=settings.environment(
+            BIND="127.0.0.1",
             DATABASE_URL=db.engine().url.render_as_string(hide_password=False),
             SECRET_KEY=flask.current_app.config["SECRET_KEY"],
         ),

@@ -4,6 +4,7 @@ A setting is an environment variable of the field's name in capitals; `NAME_FILE
 docs/configuration.md is made from this file.
 """
 
+import ipaddress
 import os
 import re
 import secrets
@@ -21,7 +22,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 SHORTEST_SECRET = 32  # characters
+LEAST_DIFFERENT = 8  # of them; 32 random ones hold more, were they but hexadecimal
 LOCAL_HOSTS = ["localhost", "127.0.0.1"]
+IN_MEMORY = "memory://"
 
 
 class SettingsError(click.ClickException):
@@ -55,6 +58,10 @@ _HOST = re.compile(r"\.?[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})*", re.IGNORECASE)
 _ORIGIN = re.compile(
     r"https?://(?:[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE
 )
+# Of seven letters and more each: none of them comes out of a generator by chance.
+_EXAMPLE = re.compile(
+    r"(?:change|replace|insert)[ _-]?(?:me|this|it|your)|put[ _-]?your|your[ _-]?(?:own|secret|key)", re.IGNORECASE
+)
 
 
 def _is_origin(value: str) -> bool:
@@ -68,6 +75,21 @@ def _checked_host(value: str) -> str:
     if not _HOST.fullmatch(value):
         raise ValueError("must be host names such as bell.internal, or .internal for all below it, without ports")
     return value.lower()
+
+
+def _checked_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError as error:
+        raise ValueError("must be an IP address of this machine such as 127.0.0.1 or 0.0.0.0") from error
+
+
+def _checked_network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be addresses such as 10.0.0.7 or networks such as 10.0.0.0/24") from error
+    return value
 
 
 def _checked_rate(value: str) -> str:
@@ -87,10 +109,41 @@ def _checked_epoch(value: str) -> str:
     return value
 
 
+def _checked_secret(value: str) -> str:
+    # What stands in somebody's example, or was typed by a finger that rested on a key, is known to everybody.
+    if len(set(value)) < LEAST_DIFFERENT or _EXAMPLE.search(value):
+        raise ValueError(
+            "must be random, and yours alone: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
+        )
+    return value
+
+
 def _checked_database_url(value: str) -> str:
     if not value.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
         raise ValueError("must be the address of a PostgreSQL server: postgresql://user:password@host/name")
     return "postgresql+psycopg://" + value.split("://", 1)[1]
+
+
+def _checked_storage(value: str) -> str:
+    if value == IN_MEMORY:
+        return value
+    try:
+        _require_an_address_of_redis(value)
+    except (ValueError, TypeError):  # their words may repeat the password
+        raise ValueError("must be memory://, or the address of a Redis server: redis://:password@host:6379/0") from None
+    return value
+
+
+def _require_an_address_of_redis(uri: str) -> None:
+    parts = urlsplit(uri)
+    is_complete = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    if parts.scheme not in ("redis", "rediss", "unix") or not is_complete:
+        raise ValueError
+    if parts.scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):  # the client would take it for 0
+        raise ValueError
+    from redis import ConnectionPool  # here, for most do without Redis, and loading it takes a tenth of a second
+
+    ConnectionPool.from_url(uri).make_connection()  # connects to nothing yet
 
 
 def _algorithm_for(jwt_key: str) -> str:
@@ -112,7 +165,8 @@ def _algorithm_for(jwt_key: str) -> str:
 
 Hosts = Annotated[list[Annotated[str, AfterValidator(_checked_host)]], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[list[Annotated[str, AfterValidator(_checked_origin)]], NoDecode, BeforeValidator(_split)]
-Secret = Annotated[str, Field(min_length=SHORTEST_SECRET)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_checked_network)]], NoDecode, BeforeValidator(_split)]
+Secret = Annotated[str, Field(min_length=SHORTEST_SECRET), AfterValidator(_checked_secret)]
 
 
 class Settings(BaseSettings):
@@ -127,13 +181,17 @@ class Settings(BaseSettings):
     )
     secret_key: Secret | None = Field(
         None,
-        description="Signs the sessions; at least 32 characters. Required with `DATABASE_URL`;"
+        description="Signs the sessions; at least 32 random characters. Required with `DATABASE_URL`;"
         " otherwise one is made and kept in `instance/secret_key`.",
     )
     secret_key_fallbacks: Annotated[list[Secret], NoDecode, BeforeValidator(_split)] = Field(
         [], description="Former values of `SECRET_KEY`, with commas: sessions that they signed stay good."
     )
-    port: int = Field(8000, ge=1, le=65535, description="The port on 127.0.0.1 that gunicorn listens on.")
+    bind: Annotated[str, AfterValidator(_checked_address)] = Field(
+        "127.0.0.1",
+        description="The address of this machine that gunicorn listens on, for a proxy; in a container `0.0.0.0`.",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="The port that gunicorn listens on.")
     web_concurrency: int = Field(2, ge=1, le=64, description="How many worker processes gunicorn starts.")
     threads: int = Field(4, ge=1, le=64, description="How many requests of a worker are at the database at a time.")
     public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = Field(
@@ -160,9 +218,8 @@ class Settings(BaseSettings):
         description="Origins that pictures of people may come from, besides the service's own, with commas."
         " Unset: initials instead.",
     )
-    jwt_key: str | None = Field(
+    jwt_key: Secret | None = Field(
         None,
-        min_length=32,
         description="Checks the tokens by which a host signs its readers in: a shared secret of at least 32 characters,"
         " or a public key in PEM. Unset: tokens are refused.",
     )
@@ -183,6 +240,12 @@ class Settings(BaseSettings):
     poll_limit: Annotated[str, AfterValidator(_checked_rate)] = Field(
         "100 per minute", description="Polls allowed per user."
     )
+    ratelimit_storage_uri: Annotated[str, AfterValidator(_checked_storage)] = Field(
+        IN_MEMORY,
+        description="Where polls and readers' other calls are counted: `memory://`, where each worker allows its part"
+        " of a limit, or for all workers together a Redis, `redis://:password@host:6379/0`, `rediss://…` or"
+        " `unix:///path`.",
+    )
     notification_ttl_days: float = Field(
         30, gt=0, le=365, description="Days that a notification lives when its sender names no expiry."
     )
@@ -200,6 +263,15 @@ class Settings(BaseSettings):
         None,
         description="Where workers tell each other what has changed: a direct connection to the same database, for"
         " where a pooler stands in front. Unset: `DATABASE_URL`.",
+    )
+
+    metrics_allow: Networks = Field(
+        ["127.0.0.1", "::1"],
+        description="Addresses and networks that may read `/metrics`, with commas; others get 404. Who comes through"
+        " a proxy must be among them, and so must the proxy.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least important lines that are logged; `info` has a line for each refused request."
     )
 
     @model_validator(mode="after")
@@ -221,6 +293,11 @@ class Settings(BaseSettings):
         if self.jwt_key and self.jwt_algorithms != (fitting := _algorithm_for(self.jwt_key)):
             raise ValueError(f"JWT_ALGORITHMS: must be {fitting}, which is what JWT_KEY is made for")
         return self
+
+    @property
+    def listens_on(self) -> str:
+        """Where gunicorn listens: address and port."""
+        return f"[{self.bind}]:{self.port}" if ":" in self.bind else f"{self.bind}:{self.port}"
 
     @property
     def own_url(self) -> str:

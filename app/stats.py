@@ -55,7 +55,7 @@ def stats(connection: Connection) -> dict[str, Any]:
 
 
 LIST_USERS = text("""
-    SELECT subject, display_name, is_active, password_hash IS NOT NULL AS has_password, inbox_version, created_at
+    SELECT id, subject, display_name, is_active, password_hash IS NOT NULL AS has_password, inbox_version, created_at
     FROM users ORDER BY subject LIMIT :limit OFFSET :offset
 """)
 

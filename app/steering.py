@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 
 import flask
 
+from app import metrics
 from app.settings import Settings
 
 MOST = 4  # times POLL_INTERVAL: 30 to 120 seconds
@@ -34,7 +35,8 @@ def next_interval(present: float, base: float, seconds_to_answer: float, busy: f
 
 
 def init_app(app: flask.Flask, settings: Settings) -> None:
-    app.extensions["steering"] = Steering(settings.poll_interval)
+    made = app.extensions["steering"] = Steering(settings.poll_interval)
+    metrics.POLL_INTERVAL.ask = made.interval
 
 
 def interval() -> int:
@@ -85,6 +87,7 @@ class Steering:
     def note(self, seconds: float) -> None:
         self._answers += 1
         self._seconds += seconds
+        metrics.POLL_SECONDS.note(seconds)
 
     def interval(self) -> int:
         now = self._clock()

@@ -13,7 +13,7 @@ from gevent import pywsgi
 from gevent.pool import Pool
 from gunicorn.workers.ggevent import GeventPyWSGIWorker, PyWSGIHandler
 
-from app import request_head
+from app import metrics, refusals, request_head, server_log
 from app.request_body import Body
 from app.request_head import Refused
 
@@ -150,14 +150,19 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
         return head[:-4]
 
     def _refuse(self, refused: Refused) -> None:
-        """The last answer on a connection. What could not be read stands in the log as a dash."""
+        """What could not be read stands in the log as a dash."""
         self.time_start = self.time_finish = time.time()
-        self.status = b"%d" % refused.status
-        unknown = {"REQUEST_METHOD": "-", "RAW_URI": "-", "SERVER_PROTOCOL": "HTTP/1.1"}
-        self.environ = {**self.server.environ, **unknown, "REMOTE_ADDR": self.client_address[0]}
-        with contextlib.suppress(OSError):  # nobody waits for it
-            self.socket.sendall(refused.answer())
+        self.environ = {**self.server.environ, **refusals.UNREAD, "REMOTE_ADDR": self.client_address[0]}
+        self._send_error_response_if_possible(refused.status)
         self.log_request()
+
+    def _send_error_response_if_possible(self, error_code: int) -> None:
+        """The last answer on a connection; gevent calls this where the application failed without one of its own."""
+        if not self.response_length:
+            self.status = b"%d" % error_code
+            with contextlib.suppress(OSError):  # nobody waits for it
+                number = server_log.note_refusal(error_code)
+                self.socket.sendall(refusals.answer(error_code, self.server.headers_of_refusal, number))
 
     def _take(self, head: request_head.Head) -> None:
         self.environ = {**self.server.environ, **head.environ}
@@ -231,6 +236,7 @@ class Server(pywsgi.WSGIServer):  # type: ignore[misc]
         self.log = log
         self.handlers: set[Handler] = set()
         self.is_stopping = False
+        self.headers_of_refusal = refusals.headers_for(options["application"])
         self.environ["wsgi.input_terminated"] = True
 
     def close_idle(self) -> None:
@@ -247,6 +253,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         servers = [self._serve(listener) for listener in self.sockets]
+        metrics.CONNECTIONS.ask = lambda: sum(len(server.handlers) for server in servers)
         while self.alive:
             self._rest()
         for server in servers:

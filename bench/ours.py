@@ -35,13 +35,13 @@ def prepare(database_url: str) -> list[str]:
     app = create_app(database_url=database_url, secret_key=data.SECRET_KEY)
     with app.app_context():
         user_ids = db.read(lambda connection: connection.execute(USER_IDS).scalars().all())
-    cookies = [_cookie(app, user_id) for user_id in user_ids]
+    cookies = [session_cookie(app, user_id) for user_id in user_ids]
     with app.app_context():
         db.engine().dispose()
     return cookies
 
 
-def _cookie(app: flask.Flask, user_id: int) -> str:
+def session_cookie(app: flask.Flask, user_id: int) -> str:
     # Not within another context: Flask-Login keeps the user in `g`, and signing in would end that user's session.
     with app.test_request_context(headers={"User-Agent": data.USER_AGENT}):
         auth.start_session(user_id, hours=12)
@@ -63,7 +63,7 @@ def prepare_many(database_url: str, users: int, fill: str = "") -> list[tuple[st
     serializer = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
     with app.app_context():
         found = db.read(lambda connection: connection.execute(VERSIONS).all())
-        name, _, value = _cookie(app, found[0].id).partition("=")
+        name, _, value = session_cookie(app, found[0].id).partition("=")
         session = serializer.loads(value)
         epoch, until = session["_user_id"].split(".")[1:3]
         polls = [

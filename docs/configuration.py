@@ -28,16 +28,17 @@ ENDING = """
 
 | what | limit | counted |
 | --- | --- | --- |
-| polls | `POLL_LIMIT` per user | in each worker's memory, its part of the limit |
-| each other route | {calls} per session; per address for who is not signed in | in each worker's memory, its part of the limit |
-| marking many at once | {bulk} per session, over all four verbs | in each worker's memory, its part of the limit |
+| polls | `POLL_LIMIT` per user | for all workers where `RATELIMIT_STORAGE_URI` names a Redis; otherwise in each worker's memory, its part of the limit |
+| each other route | {calls} per session; per address for who is not signed in | as polls |
+| marking many at once | {bulk} per session, over all four verbs | as polls |
 | sign-in | {account} per account | in PostgreSQL, over all workers |
 | sign-in | {address} per address (IPv6: per /64) | in PostgreSQL, over all workers |
 | a sender's calls | {key} per key | in PostgreSQL, over all workers |
-| a sender's calls without a good key, or over its limit | {refused} per address | in each worker's memory, its part of the limit |
+| a sender's calls without a good key, or over its limit | {refused} per address | as polls |
 | a request's body | 64 KiB; an event's 512 KiB, a batch's 4 MiB | |
 
 Over a limit the answer is 429 with `Retry-After`.
+[limits.md](limits.md) says more: why each is what it is, and what holds while Redis does not answer.
 """
 
 

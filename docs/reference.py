@@ -1,5 +1,6 @@
 """Writes docs/reference.md from what /openapi.json says: `make docs`. `--check` fails where the page is stale."""
 
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ TITLES = {
 
 def page() -> str:
     # No database is asked: routes and models say it all.
-    app = create_app(database_url="postgresql://nobody/nothing", secret_key="-" * 32)
+    app = create_app(database_url="postgresql://nobody/nothing", secret_key=secrets.token_hex())
     with app.app_context():
         document = openapi.document(app, "", "belfry")
     operations = [

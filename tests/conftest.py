@@ -31,15 +31,16 @@ _server: Any = None
 
 def pytest_configure(config: pytest.Config) -> None:
     global _server
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if config.option.collectonly:
         return
     for name in Settings.model_fields:  # what a developer has set must not decide whether tests pass
         os.environ.pop(name.upper(), None)
         os.environ.pop(f"{name.upper()}_FILE", None)
     if "TEST_FAST_PATH" in os.environ:
         os.environ["FAST_PATH"] = os.environ["TEST_FAST_PATH"]
-    _server = postgres.server()
-    _server.__enter__()
+    if postgres.SERVER not in os.environ:  # else it is the controller's of this run, or that of tests/taken_out.py
+        _server = postgres.server()
+        _server.__enter__()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -60,7 +61,7 @@ def _database_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _app(_database_url: str) -> Iterator[flask.Flask]:
-    app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1)
+    app = create_app(database_url=_database_url, secret_key=postgres.SECRET_KEY, web_concurrency=1, log_level="warning")
     app.test_client_class = Browser
     yield app
     with app.app_context():
@@ -82,7 +83,7 @@ def another_app(app: flask.Flask) -> Iterator[Callable[..., flask.Flask]]:
 
     def make(**settings: Any) -> flask.Flask:
         url = db.engine().url.render_as_string(hide_password=False)
-        usual = {"database_url": url, "secret_key": postgres.SECRET_KEY, "web_concurrency": 1}
+        usual = {"database_url": url, "secret_key": postgres.SECRET_KEY, "web_concurrency": 1, "log_level": "warning"}
         another = create_app(**{**usual, **settings})
         another.test_client_class = Browser
         made.append(another)

@@ -1,4 +1,4 @@
-"""Finds the programs that tests put around the service, by Debian's names: `python -m tests.programs`, with `--install`.
+"""Finds the programs that tests put around the service, by Debian's names: `python -m tests.programs` (`--install`).
 
 The proxies, Redis and the checkers of configuration files are real ones.
 """
@@ -15,6 +15,7 @@ NEEDED = {
     "redis-server": "redis-server",
     "systemd-analyze": "systemd",
     "promtool": "prometheus",
+    "faketime": "faketime",
     "pgbouncer": "pgbouncer",
 }
 # Debian keeps servers where only root's PATH leads.

@@ -40,8 +40,24 @@ OPEN: dict[str, Any] = {
     "POST /tickets/<ticket>": {},
     "GET /static/<path:filename>": None,
     "GET /openapi.json": None,
+    "GET /livez": None,
+    "GET /metrics": None,
+    "GET /readyz": None,
     "GET /doctor": None,
 }
+
+# The senders' API, below /api/v1: method, path and the scope that a key must have.
+SENDERS = [
+    ("POST", "/events", "publish"),
+    ("POST", "/events/batch", "publish"),
+    ("GET", "/events/1", "publish"),
+    ("DELETE", "/events/1", "publish"),
+    ("PUT", "/users/alice", "people"),
+    ("DELETE", "/users/alice", "people"),
+    ("GET", "/users/alice/export", "people"),
+    ("POST", "/users/alice/sign-out", "people"),
+    ("POST", "/tickets", "tickets"),
+]
 
 EXAMPLES = {
     "<any(read, unread, archive, unarchive, seen):verb>": "read",

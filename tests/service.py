@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -27,6 +28,8 @@ class Service:
     """A running service. `url` is where it listens; `flask` runs an operator's command on its database."""
 
     config = "gunicorn.conf.py"
+    application = "wsgi:app"
+    log: Path | None = None  # where all that it logs goes; only what is wrong, and to the terminal, for None
 
     def __init__(self, database_url: str, **settings: str) -> None:
         self.database_url = database_url
@@ -36,8 +39,13 @@ class Service:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "gunicorn", "--config", self.config, "--log-level", "warning", "wsgi:app"]
-        self.process = subprocess.Popen(command, cwd=postgres.ROOT, env=self.environment)
+        # As operators start it: by `-m` it could not replace itself at USR2, for gunicorn's own `http` hides Python's.
+        gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+        quiet = [] if self.log else ["--log-level", "warning"]
+        self.environment.setdefault("LOG_LEVEL", "info" if self.log else "warning")
+        command = [gunicorn, "--config", self.config, *quiet, self.application]
+        with self.log.open("a") if self.log else contextlib.nullcontext() as log:
+            self.process = subprocess.Popen(command, cwd=postgres.ROOT, env=self.environment, stderr=log)
         wait_until(lambda: answers(f"{self.url}/login"), "gunicorn answers")
 
     def stop(self) -> None:
@@ -89,11 +97,13 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_service(config: str = Service.config, **settings: str) -> Iterator[Service]:
+def running_service(
+    config: str = Service.config, log: Path | None = None, application: str = Service.application, **settings: str
+) -> Iterator[Service]:
     """A service with a database of its own, for as long as it is needed."""
     with postgres.database() as url:
         service = Service(url, **settings)
-        service.config = config
+        service.config, service.log, service.application = config, log, application
         try:
             service.start()
             yield service

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parent.parent
 
 DOORS = "fastpath inbox_api preferences_api types_page publish_api people_api pages ops mirror"
 DOORS += " cli cli_people cli_keys cli_upkeep serve"
-AROUND_THEM = "auth guard openapi polling demo console"
-INBOXES = "inbox marking preferences publishing retracting personal_data retention tickets"
+AROUND_THEM = "auth guard watch openapi polling demo console"
+INBOXES = "inbox marking preferences publishing retracting personal_data readiness retention tickets vitals"
 UPKEEP = "checkup checkup_server checkup_way_in stats"  # they ask those how far they have come
 WHAT_IS_UNREAD = "unread"  # one rule for both inbox and marking, and it asks people whether the reader may know
 PEOPLE = "people keys events limits idempotency known steering"
@@ -27,14 +27,15 @@ LAYERS = [
     INBOXES,
     WHAT_IS_UNREAD,
     PEOPLE,
-    f"validation sanitize models recent findings {NOTICES}",
-    "db errors",
-    "settings embedded aside request_head request_body",
+    f"validation sanitize refusals models counters poll_counter findings {NOTICES}",
+    "db errors headers server_log shared_counters",
+    "settings logs metrics shared_numbers embedded aside comeback patience recent request_head request_body",
 ]
 LAYER = {module: depth for depth, modules in enumerate(LAYERS) for module in modules.split()}
 
 KNOWS_THE_REQUEST = {*DOORS.split(), *AROUND_THEM.split(), "errors"}
-WRITES_SQL = {*UPKEEP.split(), *INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), NOTICES, "db"}
+ASKS_DIRECTLY = {NOTICES, "counters", "db", "patience"}
+WRITES_SQL = {*UPKEEP.split(), *INBOXES.split(), *WHAT_IS_UNREAD.split(), *PEOPLE.split(), *ASKS_DIRECTLY}
 # The tables' own definitions: conditions of indexes and defaults are text, and none of it is ever sent as a query.
 DEFINES_TABLES = {"models"}
 

@@ -66,6 +66,10 @@ ROUTES = {
     "GET /tickets/<ticket>": Route("everybody", 404),
     "POST /tickets/<ticket>": Route("everybody", 404, {}),
     "GET /openapi.json": Route("everybody", 200),
+    "GET /livez": Route("everybody", 200),
+    "GET /metrics": Route("everybody", 200),
+    "GET /readyz": Route("everybody", 200),
+    "GET /doctor": Route("everybody", 404),
     "GET /static/<path:filename>": Route("everybody", 200),
 }
 FORMS = {

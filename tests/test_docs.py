@@ -104,7 +104,7 @@ def test_every_link_between_pages_leads_somewhere() -> None:
 def test_every_file_that_the_docs_name_exists() -> None:
     for page in PAGES:
         for name in re.findall(
-            r"`((?:app|docs|static|templates|migrations|tests|clients|examples)/[\w./-]+)`", page.read_text()
+            r"`((?:app|docs|static|templates|migrations|tests|clients|examples|deploy)/[\w./-]+)`", page.read_text()
         ):
             assert (postgres.ROOT / name).exists() or (page.parent / name).exists(), (page.name, name)
 

@@ -13,19 +13,8 @@ from tests import rows
 from tests.cast import Person
 from tests.commands import run, run_json
 from tests.hosts import Host, event
+from tests.routes import SENDERS
 from tests.variants import another_app
-
-CALLS = [
-    ("POST", "/events", "publish"),
-    ("POST", "/events/batch", "publish"),
-    ("GET", "/events/1", "publish"),
-    ("DELETE", "/events/1", "publish"),
-    ("PUT", "/users/alice", "people"),
-    ("DELETE", "/users/alice", "people"),
-    ("GET", "/users/alice/export", "people"),
-    ("POST", "/users/alice/sign-out", "people"),
-    ("POST", "/tickets", "tickets"),
-]
 
 
 @pytest.fixture
@@ -167,7 +156,7 @@ def test_a_malformed_key_is_401_even_when_the_database_is_away(app: flask.Flask)
 
 
 def test_without_a_key_there_is_nothing(anonymous: FlaskClient) -> None:
-    for method, path, _ in CALLS:
+    for method, path, _ in SENDERS:
         answer = anonymous.open(f"/api/v1{path}", method=method)
         assert answer.status_code == 401
         assert answer.mimetype == "application/problem+json"
@@ -195,7 +184,7 @@ def test_the_word_bearer_is_known_in_any_case(anonymous: FlaskClient, host: Host
         assert authorized(anonymous, f"{word} {host.key}") == 404
 
 
-@pytest.mark.parametrize(("method", "path", "scope"), CALLS)
+@pytest.mark.parametrize(("method", "path", "scope"), SENDERS)
 def test_each_call_needs_its_scope_and_no_other(app: flask.Flask, method: str, path: str, scope: str) -> None:
     without = Host(app, *(other for other in keys.SCOPES if other != scope))
     refused = without.call(method, path, {})
@@ -287,7 +276,7 @@ def test_calls_of_one_address_without_a_good_key_are_limited(app: flask.Flask) -
 
 
 def test_what_a_session_may_do_ends_at_the_senders_api(alice: Person) -> None:
-    for method, path, _ in CALLS:
+    for method, path, _ in SENDERS:
         assert alice.browser.open(f"/api/v1{path}", method=method, json={}).status_code == 401
 
 

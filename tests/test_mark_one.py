@@ -179,6 +179,19 @@ def test_one_that_comes_back_alone_keeps_its_group(alice: Person, publish: Publi
 
 
 @pytest.mark.parametrize("verb", ["unread", "unarchive"])
+def test_a_group_of_somebody_else_with_the_same_name_changes_nothing(
+    alice: Person, mallory: Person, publish: Publish, verb: str
+) -> None:
+    publish("alice", "mallory", group_key="thread")
+    alice.post(f"/notifications/1/{away_and_back(verb)}")
+
+    alice.post(f"/notifications/1/{verb}")
+
+    assert inboxes.row(alice, 1)["group_key"] == "thread"
+    assert inboxes.row(mallory, 1)["group_key"] == "thread"
+
+
+@pytest.mark.parametrize("verb", ["unread", "unarchive"])
 def test_one_that_comes_back_beside_an_expired_one_of_its_group_stands_alone(
     alice: Person, publish: Publish, verb: str
 ) -> None:

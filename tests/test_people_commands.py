@@ -169,7 +169,9 @@ def test_the_list_is_by_name_in_pages(app: flask.Flask) -> None:
     listed = run_json(app, "user", "list")
 
     assert [found["subject"] for found in listed] == ["Bob", "alice", "carol"]
-    assert set(listed[0]) == {"subject", "display_name", "is_active", "has_password", "inbox_version", "created_at"}
+    assert set(listed[0]) == {
+        *("id", "subject", "display_name", "is_active", "has_password", "inbox_version", "created_at")
+    }
     assert [found["has_password"] for found in listed] == [False, True, False]
     assert [found["is_active"] for found in listed] == [True, True, False]
     assert listed[0]["created_at"].endswith("Z")

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import Connection, TextClause, TextualSelect, text
 
-from app import create_app, db, inbox, marking, people, retention, unread
+from app import create_app, db, inbox, marking, people, retention, unread, vitals
 from app.people import Reader
 from tests import postgres
 from tests.loader import Load, load, tidy
@@ -96,14 +96,15 @@ def explain(statement: TextClause | TextualSelect, way: str, **parameters: Any) 
     statement = statement.element if isinstance(statement, TextualSelect) else statement
     names = list(statement._bindparams)
     sql = re.sub(r"(?<![:\w]):(\w+)", lambda match: f"${names.index(match[1]) + 1}", statement.text)
-    declared = ", ".join(TYPES[name] for name in names)
+    declared = f"({', '.join(TYPES[name] for name in names)})" if names else ""
 
     def ask(connection: Connection) -> Plan:
         cursor = connection.connection.cursor()
         values = ", ".join(_literal(connection, name, parameters[name]) for name in names)
         cursor.execute(f"SET LOCAL plan_cache_mode = {way}")
-        cursor.execute(f"PREPARE explained ({declared}) AS {sql}")
-        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained ({values})")
+        cursor.execute(f"PREPARE explained {declared} AS {sql}")
+        given = f"({values})" if names else ""
+        cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE explained {given}")
         [[plan]] = cursor.fetchone()
         cursor.execute("DEALLOCATE explained")
         return Plan(plan)
@@ -255,3 +256,13 @@ def test_a_batch_of_the_clean_up_finds_its_rows_by_their_expiry(way: str) -> Non
     assert plan.buffers <= 1_000 * 10
     assert events.indexes >= {"events_expires_at"}
     assert not events.scans
+
+
+@WAYS
+def test_what_a_scrape_asks_reads_a_few_pages_of_indexes(way: str) -> None:
+    oldest, overdue = explain(vitals.OLDEST_UNREAD, way), explain(vitals.OVERDUE, way)
+
+    assert oldest.indexes == {"events_pkey", "notifications_event_id"}
+    assert not oldest.scans | overdue.scans
+    assert oldest.buffers <= 1_000 * 10
+    assert overdue.buffers <= 100

@@ -428,6 +428,15 @@ def test_the_same_file_again_publishes_nothing(app: flask.Flask, alice: Person) 
     assert rows.count("events") == 3
 
 
+def test_a_key_of_a_sender_is_none_of_the_files(app: flask.Flask, alice: Person) -> None:
+    send_file(app, line())
+    rows.change("UPDATE idempotency_keys SET api_key_id = 7")
+
+    send_file(app, line())
+
+    assert rows.count("events") == 2
+
+
 def test_appended_lines_are_published_and_only_those(app: flask.Flask, alice: Person) -> None:
     send_file(app, line(), line(title="Other"))
 

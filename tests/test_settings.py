@@ -28,7 +28,7 @@ def test_without_anything_set_it_starts_with_the_documented_defaults() -> None:
 
     assert chosen.database_url is None
     assert chosen.secret_key is None
-    assert (chosen.port, chosen.web_concurrency, chosen.threads) == (8000, 2, 4)
+    assert (chosen.listens_on, chosen.web_concurrency, chosen.threads) == ("127.0.0.1:8000", 2, 4)
     assert (chosen.own_url, chosen.prefix, chosen.is_https) == ("http://127.0.0.1:8000", "", False)
     assert (chosen.trusted_proxies, chosen.trusted_hosts, chosen.cors_origins) == (0, [], [])
     assert (chosen.session_hours, chosen.poll_interval, chosen.poll_limit) == (12, 30, "100 per minute")
@@ -40,6 +40,7 @@ def refused() -> list[tuple[str, str]]:
         "DATABASE_URL": ["mysql://x/y", "sqlite:///x", "host/name", "postgresql:"],
         "SECRET_KEY": ["short", "x" * 31],
         "SECRET_KEY_FALLBACKS": ["short", f"{KEY},short"],
+        "BIND": ["localhost", "0.0.0", "0.0.0.0:8000", "[::1]", "*", "unix:/run/belfry"],
         "PORT": ["0", "-1", "65536", "http", "80.5"],
         "WEB_CONCURRENCY": ["0", "65", "-2", "auto"],
         "THREADS": ["0", "65", "x"],
@@ -85,6 +86,18 @@ def refused() -> list[tuple[str, str]]:
         "SESSION_HOURS": ["0", "-1", "8761", "nan", "inf", "long"],
         "POLL_INTERVAL": ["0", "3601", "1.5", "x"],
         "POLL_LIMIT": ["many", "0 per minute", "-1 per minute", "100 per fortnight", "5/second; 0/minute"],
+        "RATELIMIT_STORAGE_URI": [
+            "memory",
+            "redis://",
+            "redis://h/x",
+            "redis://h:0",
+            "redis://h:x",
+            "rediss://h/0?no_such_thing=1",
+            "redis://h?socket_timeout=soon",
+            "unix://",
+            "http://h",
+            "memcached://h",
+        ],
         "NOTIFICATION_TTL_DAYS": ["0", "367", "nan", "-1"],
         "EPOCH": ["a.b", 'a"b', "a b", "x" * 33, "\u00e9", "-\x7f"],
     }
@@ -105,7 +118,7 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(
     assert "\n" not in refusal.value.message
 
 
-@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL"])
+@pytest.mark.parametrize("name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "RATELIMIT_STORAGE_URI"])
 def test_a_secret_that_is_refused_is_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("SECRET_KEY", KEY)
     monkeypatch.setenv(name, "hunter2")
@@ -134,7 +147,9 @@ def test_everything_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatc
 
 def accepted() -> list[tuple[str, str, str, Any]]:
     return [
-        ("PORT", "65535", "port", 65535),
+        ("PORT", "65535", "listens_on", "127.0.0.1:65535"),
+        ("BIND", "0.0.0.0", "listens_on", "0.0.0.0:8000"),
+        ("BIND", "::1", "listens_on", "[::1]:8000"),
         ("DATABASE_URL", "postgresql://u:p@h/n", "database_url", "postgresql+psycopg://u:p@h/n"),
         ("DATABASE_URL", "postgres://h/n", "database_url", "postgresql+psycopg://h/n"),
         (
@@ -143,7 +158,7 @@ def accepted() -> list[tuple[str, str, str, Any]]:
             "database_url",
             "postgresql+psycopg://h/n?sslmode=require",
         ),
-        ("SECRET_KEY", "x" * 32, "secret_key", "x" * 32),
+        ("SECRET_KEY", KEY[:32], "secret_key", KEY[:32]),
         ("SECRET_KEY_FALLBACKS", f"{KEY}, {KEY[::-1]},", "secret_key_fallbacks", [KEY, KEY[::-1]]),
         ("PUBLIC_URL", "https://app.example", "own_url", "https://app.example"),
         ("PUBLIC_URL", "https://app.example/belfry/", "own_url", "https://app.example/belfry"),
@@ -163,6 +178,9 @@ def accepted() -> list[tuple[str, str, str, Any]]:
         ("SESSION_HOURS", "0.5", "session_hours", 0.5),
         ("SESSION_HOURS", "8760", "session_hours", 8760),
         ("POLL_LIMIT", "5 per second; 100 per minute", "poll_limit", "5 per second; 100 per minute"),
+        ("RATELIMIT_STORAGE_URI", "memory://", "ratelimit_storage_uri", "memory://"),
+        ("RATELIMIT_STORAGE_URI", "rediss://u:p@h:1/2", "ratelimit_storage_uri", "rediss://u:p@h:1/2"),
+        ("RATELIMIT_STORAGE_URI", "unix:///r.sock?db=1", "ratelimit_storage_uri", "unix:///r.sock?db=1"),
         ("EPOCH", "2026-11_b", "epoch", "2026-11_b"),
     ]
 

@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import db, limits, people, tickets
+from app import counters, db, limits, people, tickets
 from tests import rows
 from tests.variants import another_app
 
@@ -235,7 +235,7 @@ def test_an_account_is_kept_as_a_digest_whatever_was_typed(app: flask.Flask) -> 
 
 
 def test_the_storage_does_what_the_library_asks_of_one(app: flask.Flask) -> None:
-    storage = limits.PostgresStorage()
+    storage = counters.PostgresStorage()
 
     assert storage.check()
     assert [storage.incr("a", 60), storage.incr("a", 60, amount=5), storage.incr("b", 60)] == [1, 6, 1]

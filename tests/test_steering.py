@@ -7,6 +7,7 @@ import pytest
 
 from app.steering import BUSY, DOWN, IDLE, MOST, QUICK, SLOW, UP, Steering, next_interval
 from bench import simulation
+from tests import postgres
 from tests.cast import Person
 
 BASE = 30
@@ -107,3 +108,26 @@ def test_after_an_outage_of_five_minutes_the_crowd_comes_back_one_by_one() -> No
     polls = simulation.play(5_000, steady * 2, minutes=15, outage=range(300, 600)).polls
     assert max(polls[600:]) < 2 * steady
     assert sum(polls[840:]) / 60 > 0.9 * steady
+
+
+@pytest.mark.parametrize(("outage", "retry_after"), [(10, 0), (30, simulation.RETRY_AFTER), (300, 0)])
+def test_after_an_outage_of_any_length_never_twice_as_many_come_in_a_second(outage: int, retry_after: float) -> None:
+    # With fewer bells chance would have more of a say in the busiest second.
+    assert simulation.arrival_after(6_000, outage, retry_after) < 2 * 6_000 / 30
+
+
+def test_the_bells_of_the_simulation_wait_as_those_in_browsers_do() -> None:
+    poller = (postgres.ROOT / "static/js/poller.js").read_text()
+    for rule in (
+        f"jitter: {simulation.JITTER},",
+        f"timeout: {simulation.TIME_OUT:.0f} * SECOND,",
+        f"longestBackOff: {simulation.LONGEST_BACK_OFF:.0f} * SECOND,",
+        "shortestWait: SECOND,",
+        "interval * (1 + timing.jitter * (2 * this.#options.random() - 1))",
+        "Math.max(timing.longestBackOff, this.#interval)",
+        "Math.min(this.#interval * 2 ** this.#failures, ceiling) * this.#options.random()",
+        "(answer?.retryAfter ?? 0) * (1 + timing.jitter * this.#options.random())",
+        "withinReason(Math.max(backOff, patience))",
+    ):
+        assert rule in poller
+    assert simulation.SHORTEST_WAIT == 1

@@ -48,6 +48,17 @@ def test_a_script_sends_the_form_only_when_nobody_else_is_signed_in(
     assert "signed in here as <bdi><strong>mallory</strong></bdi>" in page
 
 
+def test_the_name_of_a_session_that_is_over_is_told_to_nobody(
+    anonymous: FlaskClient, mallory: Person, ticket: str
+) -> None:
+    db.write(people.end_all_sessions, "mallory")
+
+    page = mallory.get(ticket).text
+
+    assert "mallory" not in page
+    assert "ticket-page.js" in page
+
+
 def test_of_ten_who_spend_a_ticket_at_once_one_gets_in(app: flask.Flask, ticket: str) -> None:
     start = Barrier(10)
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from app.request_head import MOST_FIELDS, Refused, parse
+from app.request_head import MOST_FIELDS, parse
 from tests import postgres
 from tests.hosts import WireHost, make_key
 from tests.service import Service, running_service, wait_until
@@ -210,10 +210,6 @@ def test_who_closes_the_connection(lines: bytes, is_last: bool) -> None:
     assert parse(lines + b"\r\nHost: a").is_last is is_last
 
 
-def test_a_refusal_is_an_answer_of_its_own() -> None:
-    assert Refused(431).answer().startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\n")
-
-
 def test_a_refused_request_is_one_line_of_the_access_log_whether_or_not_its_sender_waits(tmp_path: Path) -> None:
     log, errors = tmp_path / "access", tmp_path / "errors"
     arguments = f"--access-logfile {log} --access-logformat '%(r)s %(s)s' --capture-output --error-logfile {errors}"
@@ -322,8 +318,8 @@ def test_long_work_aside_lets_others_work() -> None:
     assert done.stdout == "b'somebody else'\n", done.stderr
 
 
-# What takes longest to clean of so many characters: marks that have to be put in order.
-SLOW_BODY = "a" + "\u0301" * 1999 + "\u0316" * 2000
+# What takes longest to clean of so many characters, as far as we know.
+SLOW_BODY = "<a b/c/d/e/f/g/h/i/j/k/l>" * 149
 
 
 def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
@@ -335,7 +331,7 @@ def test_a_batch_that_takes_long_to_clean_lets_others_work() -> None:
 
         def publish() -> None:
             began = time.monotonic()
-            assert host.call("POST", "/events/batch", {"events": [event] * 30}).status == 201
+            assert host.call("POST", "/events/batch", {"events": [event] * 40}).status == 201
             over.append(time.monotonic() - began)
 
         publisher = threading.Thread(target=publish)

@@ -1,0 +1,1 @@
+"""Real faults under real load, and what the people in front of the service notice of them."""

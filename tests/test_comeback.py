@@ -1,0 +1,144 @@
+"""A server that is started anew is waited for, by all together, and not for long."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from app import comeback
+from app.comeback import Comeback
+from tests.crashes import DEEP
+from tests.servers import Server, running_server
+from tests.service import Service
+from tests.web import Browser
+
+CROWD = 60
+ROUNDS = 20
+
+
+def trouble(error: psycopg.Error) -> DBAPIError:
+    return DBAPIError.instance("SELECT 1", None, error, psycopg.Error)  # type: ignore[return-value]
+
+
+REFUSED = trouble(psycopg.OperationalError("connection refused"))
+FULL = trouble(psycopg.errors.TooManyConnections("too many clients already"))
+
+
+class Looks:
+    """A server that refuses connections for so many looks; two never look at the same time."""
+
+    def __init__(self, refusals: int, error: Exception = REFUSED) -> None:
+        self.refusals, self.error = refusals, error
+        self.made = 0
+        self._now = threading.Semaphore(1)
+
+    def __call__(self) -> None:
+        assert self._now.acquire(blocking=False), "two looked at the same time"
+        try:
+            self.made += 1
+            if self.made <= self.refusals:
+                raise self.error
+        finally:
+            self._now.release()
+
+
+def test_one_looks_for_all_who_wait() -> None:
+    looks = Looks(3)
+    server = Comeback(looks, comeback.is_away)
+    with ThreadPoolExecutor(CROWD) as pool:
+        came = list(pool.map(lambda _number: server.wait(), range(CROWD)))
+
+    assert came == [True] * CROWD
+    assert looks.made < 3 + CROWD / 2  # whoever comes when it is back looks once more
+    assert server.since is None
+
+
+def test_who_comes_after_two_seconds_does_not_wait() -> None:
+    looks = Looks(10**6)
+    server = Comeback(looks, comeback.is_away)
+    server.since = time.monotonic() - comeback.RIDE_OVER
+
+    assert not server.wait()
+    assert looks.made == 0
+
+
+def test_in_two_seconds_everybody_has_gone() -> None:
+    server = Comeback(Looks(10**6), comeback.is_away)
+    began = time.monotonic()
+    with ThreadPoolExecutor(CROWD) as pool:
+        came = list(pool.map(lambda _number: server.wait(), range(CROWD)))
+
+    assert came == [False] * CROWD
+    assert time.monotonic() - began < comeback.RIDE_OVER + 1
+
+
+def test_no_more_wait_than_a_worker_has_room_for() -> None:
+    server = Comeback(Looks(10**6), comeback.is_away)
+    server.waiting = comeback.MOST
+
+    assert not server.wait()
+
+
+def test_another_trouble_is_not_waited_out() -> None:
+    looks = Looks(10**6, FULL)
+
+    assert Comeback(looks, comeback.is_away).wait()  # whoever asks again is told of it
+    assert looks.made == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away"),
+    [
+        (REFUSED, True),
+        (trouble(psycopg.errors.AdminShutdown("terminating connection")), True),
+        (trouble(psycopg.errors.CannotConnectNow("starting up")), True),
+        (FULL, False),
+        (trouble(psycopg.errors.QueryCanceled("statement timeout")), False),
+        (trouble(psycopg.errors.UniqueViolation("twice")), False),
+        (ValueError("no trouble of the server's"), False),
+    ],
+)
+def test_what_says_that_a_server_is_away(error: Exception, is_away: bool) -> None:
+    assert comeback.is_away(error) == is_away
+    assert isinstance(REFUSED, OperationalError)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def service(server: Server) -> Iterator[Service]:
+    service = Service(server.url, WEB_CONCURRENCY="1", POLL_LIMIT="1000000 per minute")
+    try:
+        service.start()
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize("how", ["fast", "kill"] if DEEP else ["kill"])
+def test_readers_and_their_changes_wait_out_a_restart(server: Server, service: Service, how: str) -> None:
+    service.add_user("ada")
+    browser = Browser(service.url)
+    assert browser.submit(service.link("ada").removeprefix(service.url)).status == 200
+    service.send("ada", title="Before")
+
+    for _round in range(ROUNDS):
+        server.stop(how)
+        began = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            poll = pool.submit(browser.open, "/notifications/unread")
+            change = pool.submit(browser.post, "/notifications/seen", {"through": 1})
+            server.start()
+        took = time.monotonic() - began
+        if took < comeback.RIDE_OVER:  # a machine that is busy with tests may take longer
+            break
+    assert took < comeback.RIDE_OVER, "no restart was short enough: the test shows nothing"
+    assert (poll.result().status, change.result().status) == (200, 200)

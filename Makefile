@@ -46,9 +46,10 @@ check: $(VENV)/dev.txt ## lint, types, known holes, migrations against models, d
 	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check
 
-test-deep: $(VENV)/dev.txt ## run the tests with large samples, then on Debian's PostgreSQL 15 without the short way
+test-deep: $(VENV)/dev.txt ## run the tests with large samples, without each check of who may what, then on Debian's PostgreSQL 15 without the short way
 	@$(BIN)/python -m tests.programs --install
 	BELFRY_TEST_DEEP=1 $(BIN)/pytest $(NO_BROWSER) $(T)
+	$(BIN)/python -m tests.taken_out
 	TEST_FAST_PATH=0 sh tests/on_debian_postgres.sh $(BIN)/pytest $(NO_BROWSER) $(T)
 
 screenshots: $(VENV)/dev.txt ## take the pictures of the README and the docs

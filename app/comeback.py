@@ -33,11 +33,16 @@ class Comeback:
         self._one_at_a_time = threading.Lock()
         self.waiting = 0  # requests, just now
         self.since: float | None = None  # when it went; None while it is there
+        self._last_missed = float("-inf")
 
     def wait(self) -> bool:
         """True once it is worth asking the server again, False where that does not come in time. One asks for all."""
-        went = self.since = self.since or time.monotonic()
-        left = went + RIDE_OVER - time.monotonic()
+        now = time.monotonic()
+        # After so long without anybody who asked it may have been back.
+        if self.since is None or now > self._last_missed + RIDE_OVER:
+            self.since = now
+        self._last_missed, went = now, self.since
+        left = went + RIDE_OVER - now
         if left <= 0 or self.waiting >= MOST:
             return False
         self.waiting += 1
@@ -50,6 +55,7 @@ class Comeback:
                 self._one_at_a_time.release()
         finally:
             self.waiting -= 1
+            self._last_missed = time.monotonic()
 
     def _has_come(self, went: float) -> bool:
         while self.since == went and time.monotonic() < went + RIDE_OVER:

@@ -35,7 +35,7 @@ NOBODY_ELSE = "access::nobody_else_may only "
 SESSIONS = [
     *_of(
         "people",
-        ("users.id = :user_id AND users.is_active", "users.is_active", "poll::nobody_polls"),
+        ("users.id = :user_id AND users.is_active", "users.is_active", "belfry_user::a_call_meant_for_somebody_else"),
         ("users.is_active AND users.session", "users.session", NOBODY_ELSE + "same_epoch"),
         ("AND users.session_epoch = :session_epoch", "", NOBODY_ELSE + "epoch_raised"),
         ("AND now() < to_timestamp(:session_until)", "", NOBODY_ELSE + "over_its_hours"),
@@ -47,13 +47,13 @@ SESSIONS = [
         ("FROM ended_sessions WHERE session_id = :session_id)", "FROM ended_sessions)", "sign_in::signing_out_ends"),
         ("bool(matches and known", "bool(known", "sign_in::every_refusal"),
         (" and user.is_active)", ")", "sign_in::every_refusal"),
-        ("WHERE id = :user_id AND is_active", "WHERE id = :user_id", "tickets::used_expired sign_in::every_refusal"),
+        ("WHERE id = :user_id AND is_active", "WHERE id = :user_id", "sign_in::nobody_who_is_disabled"),
         (
             "FROM users WHERE id = :user_id AND",
             "FROM users WHERE",
             "tickets::looking_spends access::signing_out_leaves",
         ),
-        ("until) if found.is_active else None", "until)", "tokens::disabling_stops"),
+        ("until) if found.is_active else None", "until)", "sign_in::nobody_who_is_disabled"),
         (
             "CAST(coalesce(:is_active, true) = false AND users.is_active AS integer)",
             "0",
@@ -163,22 +163,22 @@ OWNERS = [
         (
             "WHERE n.user_id = :user_id AND {which}",
             "WHERE {which}",
-            "mark_one::a_mark_reaches mark_many::ids_of_others",
+            "mark_one::a_mark_leaves mark_many::ids_of_others",
         ),
         (
             "WHERE undos.user_id = :user_id AND undos.version = :undo",
             "WHERE undos.version = :undo",
-            "undo::the_number_of_one",
+            "undo::two_whose undo::the_number_of_one",
         ),
         (
             "WHERE n.user_id = :user_id AND n.id = ANY(ARRAY(SELECT id FROM undone))",
             "WHERE n.id = ANY(ARRAY(SELECT id FROM undone))",
-            "undo::the_number_of_one",
+            "undo::two_whose undo::the_number_of_one",
         ),
         (
             "was = '{}' WHERE user_id = :user_id AND version = :undo",
             "was = '{}' WHERE version = :undo",
-            "undo::the_number_of_one",
+            "undo::two_whose undo::the_number_of_one",
         ),
         ("WHERE n.user_id = :user_id AND n.id = :id AND now()", "WHERE n.id = :id AND now()", "mark_one::unknown"),
         (
@@ -197,17 +197,25 @@ OWNERS = [
         (
             "SELECT type FROM preferences WHERE user_id = :user_id\n",
             "SELECT type FROM preferences\n",
-            "preferences::everybody_mutes",
+            "preferences::what_somebody_else preferences::everybody_mutes",
         ),
-        ("preferences.user_id = users.id AND preferences.type", "preferences.type", "preferences::everybody_mutes"),
-        ("WHERE user_id = :user_id AND type = :type)", "WHERE type = :type)", "preferences::everybody_mutes"),
+        (
+            "preferences.user_id = users.id AND preferences.type",
+            "preferences.type",
+            "preferences::what_somebody_else preferences::everybody_mutes",
+        ),
+        (
+            "WHERE user_id = :user_id AND type = :type)",
+            "WHERE type = :type)",
+            "preferences::what_somebody_else preferences::everybody_mutes",
+        ),
     ),
     *_of(
         "publishing",
         (
             "WHERE user_id = users.id AND type = :type AND muted",
             "WHERE type = :type AND muted",
-            "preferences::everybody_mutes",
+            "preferences::what_somebody_else preferences::everybody_mutes",
         ),
     ),
     *_of(
@@ -216,7 +224,7 @@ OWNERS = [
             (
                 f"DELETE FROM {table} WHERE {column} = :user_id",
                 f"DELETE FROM {table} WHERE :user_id > 0",
-                "people_api::erasing_leaves_everybody",
+                "people_api::erasing_and_exporting",
             )
             for table, column in [
                 ("notifications", "user_id"),
@@ -231,7 +239,7 @@ OWNERS = [
             (
                 before + "user_id = :user_id" + after,
                 before.removesuffix("only_").removesuffix("n.") + ":user_id > 0" + after,
-                "people_api::an_export_holds_nothing",
+                "people_api::erasing_and_exporting",
             )
             for before, after in [
                 ("n.event_id WHERE n.", " ORDER BY n.id"),
@@ -244,11 +252,6 @@ OWNERS = [
     ),
     *_of(
         "idempotency",
-        (
-            "ON CONFLICT (api_key_id, key) DO",
-            "ON CONFLICT (api_key_id, key) WHERE true DO",
-            "idempotency::the_keys_of_two",
-        ),
         (
             "body FROM idempotency_keys WHERE api_key_id = :api_key_id AND",
             "body FROM idempotency_keys WHERE",
@@ -287,7 +290,7 @@ OWNERS = [
         (
             "WHERE users.id = tickets.user_id AND users.is_active\n",
             "WHERE users.id = tickets.user_id\n",
-            "tickets::used_expired",
+            "tickets::an_enabled",
         ),
         (
             'if f"{parts.scheme}://{parts.netloc}".lower() not in origins:',
@@ -361,13 +364,13 @@ KEYS = [
     *_of(
         "auth",
         ("if scope not in found.scopes:", "if False:", "keys::each_call_needs"),
-        ("algorithms=[chosen.jwt_algorithms]", 'algorithms=["HS256", "HS384", "HS512"]', "tokens::no_other_word"),
+        ("algorithms=[chosen.jwt_algorithms]", 'algorithms=["HS256", "HS384", "HS512"]', "tokens::another_digest"),
         ("audience=chosen.jwt_audience", "options_={}", "tokens::audience"),
         ("issuer=chosen.jwt_issuer", "issuer=None", "tokens::audience"),
         (
             '"require": ["exp", "sub"]',
             '"require": ["exp", "sub"], "verify_exp": False',
-            "tokens::what_is_no_good tokens::clocks",
+            "tokens::a_token_that_is_over",
         ),
         ('"require": ["exp", "sub"]', '"require": ["exp", "sub"], "verify_aud": False', "tokens::audience"),
         (
@@ -399,7 +402,7 @@ SITES = [
         (
             "            and self._is_our_host(environ)\n",
             "",
-            "cross_site::only_our_own where_it_lives::only_known",
+            "fast_path::another_host",
         ),
     ),
 ]
@@ -414,7 +417,7 @@ LIMITS = [
         (
             "    _require_no_wait(polls.count(user_id))",
             "    polls.count(user_id)",
-            "poll::over_the_limit poll::100_polls",
+            "fast_path::both_ways_count",
         ),
         ("    _require_no_wait(polls.wait(user_id, session))", "", "poll::who_replays"),
         ("        polls.count(session)\n        raise", "        raise", "poll::who_replays"),
@@ -454,14 +457,13 @@ LIMITS = [
         "poll_counter",
         ("FULL if is_over else kept_out", "kept_out", "shared_limits::two_workers_allow"),
         ("length, 1 + unknown)", "length, 1)", "shared_limits::what_was_given"),
-        ("1 if has_answered else self._shared.workers", "1", "shared_limits::a_wrong_password"),
     ),
     *_of(
         "shared_counters",
         (
             "return amount - (others * (kept // self.workers) if self._is_settled() or not others else kept)",
             "return amount",
-            "shared_limits::a_connection_that",
+            "shared_limits::there_is_room",
         ),
         ("socket_timeout=PATIENCE", "socket_timeout=3", "shared_limits::redis_hung_costs"),
     ),

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import sqlalchemy
 
-from app import embedded
+from app import db, embedded
 
 ROOT = Path(__file__).parent.parent
 SERVER = "BELFRY_TEST_SERVER"  # the controller tells its workers through the environment
@@ -108,7 +108,7 @@ def watch(
     `afterwards` is called with the statement once PostgreSQL has answered, before anybody has looked at the answer.
     """
 
-    class Cursor(psycopg.Cursor[Any]):
+    class Cursor(db.Cursor):
         def execute(self, query: Any, *arguments: Any, **options: Any) -> "Cursor":
             sent.append(query.decode() if isinstance(query, bytes) else query)
             super().execute(query, *arguments, **options)
@@ -120,7 +120,7 @@ def watch(
 
     def leave(connection: Any, *_others: Any) -> None:
         if connection is not None:  # a dead one was thrown away
-            connection.cursor_factory = psycopg.Cursor
+            connection.cursor_factory = db.Cursor
 
     def stop() -> None:
         sqlalchemy.event.remove(engine.pool, "checkout", begin)

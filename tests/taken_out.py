@@ -116,7 +116,7 @@ def take_out(check: Check, folder: Path) -> str:
         path.write_text(whole)
     if done.returncode == 0:
         return "nobody misses it"
-    if done.returncode != 1 or " failed" not in done.stdout:
+    if done.returncode != 1 or "FAILED " not in done.stdout:
         return f"the tests could not be run: {done.stdout[-600:]}{done.stderr[-300:]}"
     return ""
 

@@ -463,6 +463,19 @@ def test_another_persons_session_is_told_nothing(worker: Worker, alice: Person, 
     assert answer.get_json()["user"] == "mallory"
 
 
+def test_another_host_is_refused_on_the_short_way_too(worker: Worker, alice: Person) -> None:
+    tag = worker.learn(alice)
+    cookie = alice.browser.get_cookie("belfry")
+    assert cookie is not None
+
+    answer = worker.client.get(
+        "/notifications/unread",
+        headers={"Cookie": f"belfry={cookie.value}", "If-None-Match": tag, "Host": "evil.example"},
+    )
+
+    assert answer.status_code == 400
+
+
 def test_a_tag_of_another_epoch_is_over_on_the_short_way(worker: Worker, alice: Person) -> None:
     tag = worker.learn(alice)
 

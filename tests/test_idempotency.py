@@ -139,6 +139,9 @@ def test_the_keys_of_two_senders_never_meet(app: flask.Flask, host: Host) -> Non
     assert "Idempotent-Replayed" not in answers[1].headers
     assert answers[0].get_json()["event_id"] != answers[1].get_json()["event_id"]
     assert other.publish("bob", key="k").status_code == 422
+    assert sorted(rows.column("SELECT body #>> '{events,0,event_id}' FROM idempotency_keys")) == sorted(
+        str(answer.get_json()["event_id"]) for answer in answers
+    )
 
 
 def test_a_key_is_good_for_24_hours_clean_ups_or_not(app: flask.Flask, host: Host) -> None:

@@ -178,6 +178,18 @@ def test_one_that_comes_back_alone_keeps_its_group(alice: Person, publish: Publi
     assert notification["count"] == 2
 
 
+def test_a_mark_leaves_a_row_in_its_own_group(alice: Person, mallory: Person, publish: Publish) -> None:
+    for person in (alice, mallory):
+        publish(person.subject, group_key=person.subject)
+
+    assert [alice.post("/notifications/1/seen").status_code in (200, 404)] == [True]
+    assert mallory.post("/notifications/1/read").get_json()["changed"] == 1
+
+    assert [inboxes.row(person, 1)["group_key"] for person in (alice, mallory)] == ["alice", "mallory"]
+    assert alice.post("/notifications/1/read").get_json()["changed"] == 1
+    assert [inboxes.row(person, 1)["group_key"] for person in (alice, mallory)] == ["alice", "mallory"]
+
+
 @pytest.mark.parametrize("verb", ["unread", "unarchive"])
 def test_a_group_of_somebody_else_with_the_same_name_changes_nothing(
     alice: Person, mallory: Person, publish: Publish, verb: str

@@ -258,6 +258,7 @@ def test_a_killed_worker_takes_along_what_it_was_and_not_what_it_counted() -> No
             assert Browser(service.url).open("/notifications/unread").status == 401
         name = 'belfry_polls_total{outcome="401"}'
         wait_until(lambda: scrape.of(service)[name] == 40, "all polls are counted")
+        wait_until(lambda: scrape.of(service)["belfry_workers"] == 2, "both workers serve")
         first = {worker.pid for worker in workers_of(service)}
 
         os.kill(min(first), signal.SIGKILL)

@@ -213,6 +213,34 @@ def test_erasing_leaves_everybody_else_as_they_were(app: flask.Flask, host: Host
     assert {one["title"] for one in shown["notifications"]} == {"for two", "A comment"}
 
 
+def test_erasing_and_exporting_one_of_two_who_did_the_same_tells_them_apart(
+    app: flask.Flask, host: Host, muriel: Person
+) -> None:
+    twin = Person(app, "twin")
+    host.publish("twin", title="of-the-twin", type="of-the-twin")
+    host.publish("twin", title="of-the-twin", group_key="g")
+    host.publish("twin", title="of-the-twin", group_key="g")
+    twin.post("/notifications/read", {"ids": [1]})
+    twin.browser.put("/preferences/of-the-twin", json={"muted": True})
+    host.call("POST", "/tickets", {"user": "twin"})
+    tables = ("undos", "tickets", "preferences", "notifications")
+    count = "SELECT count(*) FROM {} WHERE user_id = :id"
+    before = [rows.one(count.format(table), id=twin.id) for table in tables]
+    own = rows.one("SELECT count(*) FROM events WHERE only_user_id = :id", id=twin.id)
+    assert min(before) > 0
+    assert own == 3
+    exported = host.call("GET", "/users/twin/export").get_json()
+    assert [len(exported[name]) for name in ("undos", "sign_in_links", "preferences")] == before[:3]
+    assert {one["title"] for one in exported["notifications"]} == {"of-the-twin"}
+    assert len(exported["former_events"]) == 1
+
+    assert host.call("DELETE", "/users/MZ-SUBJECT").status_code == 204
+
+    assert [rows.one(count.format(table), id=twin.id) for table in tables] == before
+    assert rows.one("SELECT count(*) FROM events WHERE only_user_id = :id", id=twin.id) == own
+    assert rows.one("SELECT count(*) FROM users WHERE id = :id", id=twin.id) == 1
+
+
 def test_who_is_erased_and_comes_again_begins_anew(host: Host, muriel: Person) -> None:
     tag = muriel.poll().headers["ETag"]
     host.call("DELETE", "/users/MZ-SUBJECT")

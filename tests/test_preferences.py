@@ -149,6 +149,16 @@ def test_everybody_mutes_for_themselves(host: Host, alice: Person, mallory: Pers
     assert host.publish("alice").get_json()["muted"] == 0
 
 
+def test_what_somebody_else_has_decided_about_is_not_listed_and_not_met(
+    host: Host, alice: Person, mallory: Person
+) -> None:
+    host.publish("mallory", type="secret")
+    mute(mallory, "secret")
+
+    assert known(alice) == {}
+    assert alice.browser.put("/preferences/secret", json={"muted": True}).status_code == 404
+
+
 def test_a_page_of_another_site_cannot_mute(host: Host, alice: Person) -> None:
     host.publish("alice")
     refused = alice.browser.put(

@@ -1,5 +1,6 @@
 """Every route has a limit, but for those that are listed here with their reasons; each limit is tripped."""
 
+import re
 from collections.abc import Iterator
 
 import flask
@@ -7,8 +8,8 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app import limits, settings
-from tests import routes, rows
+from app import limits, settings, shared_counters
+from tests import postgres, routes, rows
 from tests.cast import Person
 from tests.hosts import Host
 from tests.variants import another_app
@@ -19,7 +20,8 @@ WORKERS = 64
 EXEMPT = {
     "GET /static/<path:filename>": "no database is asked and nothing computed; the proxy limits requests by address",
     "GET /livez": "whoever watches the service must not be told to come back later",
-    "GET /readyz": "the same; it asks the database at most once a second",
+    "GET /readyz": "the same; it asks the database at most twice a second",
+    "GET /metrics": "the same; to everybody but METRICS_ALLOW it says 404 and asks nothing",
 }
 LIMITED = sorted({**routes.API, **routes.PAGES, **routes.OPEN}.keys() - EXEMPT.keys())
 BULK = {f"POST /notifications/{verb}" for verb in ("read", "unread", "archive", "seen")}
@@ -112,10 +114,32 @@ def test_the_verbs_that_change_many_share_one_limit(small: flask.Flask) -> None:
     assert statuses.count(429) == len(BULK) - part(limits.BULK)
 
 
+def test_the_page_on_limits_has_the_codes_numbers() -> None:
+    page = (postgres.ROOT / "docs/limits.md").read_text()
+    account, address = limits.SIGN_INS_PER_ACCOUNT, limits.SIGN_INS_PER_ADDRESS
+
+    for said in (
+        f"{limits.CALLS} per session",
+        f"{limits.BULK} per session",
+        f"{account.amount} per {account.multiples} minutes per account and {address.amount} per address",
+        f"{limits.CALLS_PER_KEY.amount} per minute per key",
+        f"{limits.REFUSED_CALLS} per address",
+        f"longer than {shared_counters.PATIENCE} s",
+        f"{shared_counters.FIRST_PAUSE:.0f} to {shared_counters.LONGEST_PAUSE:.0f} s",
+    ):
+        assert said in page, said
+    commands = set(
+        re.findall(r"redis\.call\('(\w+)'", shared_counters.COUNT + shared_counters.PEEK + shared_counters.REGISTER)
+    )
+    assert commands <= set(re.findall(r"`([A-Z]+)`", page))
+    assert shared_counters.KEPT_OUT == 10  # "a tenth"
+
+
 def test_what_is_exempt_answers_however_often_it_is_asked(small: flask.Flask) -> None:
     for route in routes.of(small) & EXEMPT.keys():
         stranger = at(small, "192.0.2.1")
-        assert {routes.call(stranger, route).status_code for _ in range(part(limits.CALLS) + 10)} == {200}, route
+        usual = 404 if route == "GET /metrics" else 200
+        assert {routes.call(stranger, route).status_code for _ in range(part(limits.CALLS) + 10)} == {usual}, route
 
 
 def test_preflights_are_not_counted(app: flask.Flask) -> None:

@@ -51,9 +51,11 @@ def shared_service(_redis: RedisServer) -> Iterator[Service]:
         yield service
 
 
-def counter_of_a_worker(redis: RedisServer, rates: str, settled: float = 0) -> SharedPollCounter:
-    """One of two workers: one that has been there for long, where `settled` is 0."""
-    shared = SharedCounters(redis.uri, WORKERS, "http://bell.example", settled=settled)
+def counter_of_a_worker(
+    redis: RedisServer, rates: str, settled: float = 0, workers: int = WORKERS
+) -> SharedPollCounter:
+    """One of several workers: one that has been there for long, where `settled` is 0."""
+    shared = SharedCounters(redis.uri, workers, "http://bell.example", settled=settled)
     assert shared.is_up()
     return SharedPollCounter(parse_many(rates), shared)
 
@@ -101,6 +103,13 @@ def test_a_connection_that_always_leads_to_one_worker_gets_nearly_all_and_the_re
 
     assert sum(one.count("ada") == 0 for _ in range(150)) == 95
     assert sum(other.count("ada") == 0 for _ in range(150)) == 5
+
+
+def test_there_is_room_for_what_a_worker_that_has_not_asked_may_give(redis: RedisServer) -> None:
+    one, other, third = [counter_of_a_worker(redis, "100 per minute", workers=3) for _ in range(3)]
+
+    assert sum(worker.count("ada") == 0 for _ in range(100) for worker in (one, other)) == 97
+    assert sum(third.count("ada") == 0 for _ in range(10)) == 3
 
 
 def test_what_was_given_without_asking_counts_when_the_other_worker_has_asked_first(redis: RedisServer) -> None:

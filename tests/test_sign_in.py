@@ -299,6 +299,13 @@ def test_signing_out_ends_that_session_on_the_server_and_leaves_the_others_alone
     assert elsewhere.get("/notifications/unread").status_code == 200
 
 
+def test_nobody_who_is_disabled_gets_a_session_by_any_way(alice: Person) -> None:
+    db.write(people.set_active, "alice", active=False)
+
+    assert db.read(people.start_session, alice.id, 12) is None
+    assert db.read(people.find_or_make_reader, "alice", 2**40) is None
+
+
 def test_signing_out_is_no_link(alice: Person) -> None:
     assert alice.get("/logout").status_code == 405
     assert alice.poll().status_code == 200

@@ -104,6 +104,7 @@ IN_FILES = {
     "database_url": "postgresql://h/n",
     "secret_key": "a secret key of forty characters or more",
     "secret_key_fallbacks": "a former secret key of forty characters, the one before that of forty characters",
+    "bind": "127.0.0.2",
     "public_url": "https://app.example/belfry",
     "trusted_hosts": "bell.internal, .wide.example",
     "cors_origins": "https://app.example",

@@ -142,6 +142,20 @@ def test_a_secret_checks_nothing_but_hs256(trusting: FlaskClient) -> None:
     assert poll(trusting, mine).status_code == 401
 
 
+def test_another_digest_than_the_one_that_is_set_is_refused(trusting: FlaskClient) -> None:
+    assert poll(trusting, token(SECRET)).status_code == 200
+    for algorithm in ("HS384", "HS512"):
+        assert poll(trusting, signed_by_hand({"alg": algorithm}, claims())).status_code == 401
+        assert poll(trusting, jwt.encode(claims(), SECRET.ljust(64), algorithm)).status_code == 401
+
+
+def test_a_token_that_is_over_makes_nobody(trusting: FlaskClient) -> None:
+    over = jwt.encode(claims(sub="a stranger", exp=1_000_000_000), SECRET, "HS256")
+
+    assert poll(trusting, over).status_code == 401
+    assert rows.one("SELECT count(*) FROM users WHERE subject = 'a stranger'") == 0
+
+
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", None, 0, [], {}, "HS256 "])
 def test_no_other_word_for_an_algorithm_is_believed(trusting: FlaskClient, algorithm: Any) -> None:
     assert poll(trusting, f"{part({'alg': algorithm})}.{part(claims())}.").status_code == 401

@@ -217,6 +217,22 @@ def test_the_number_of_one_persons_action_undoes_only_that_persons(
     assert (alice.unread_ids(), mallory.unread_ids()) == ([], [1])
 
 
+def test_two_whose_actions_have_one_number_undo_only_their_own(
+    alice: Person, mallory: Person, publish: Publish
+) -> None:
+    for person in (alice, mallory):
+        publish(person.subject, group_key=person.subject)
+        mark(person, "read", through=1)
+    before = {person.subject: inboxes.rows(person) for person in (alice, mallory)}
+    tokens = {mark(person, "unread", ids=[1])["undo"] for person in (alice, mallory)}
+    assert len(tokens) == 1
+
+    for person in (mallory, alice):
+        assert undo(person, *tokens)["changed"] == 1
+
+    assert {person.subject: inboxes.rows(person) for person in (alice, mallory)} == before
+
+
 def test_marking_one_gives_nothing_to_undo(alice: Person, publish: Publish) -> None:
     publish("alice")
 

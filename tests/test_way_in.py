@@ -69,7 +69,7 @@ def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
 
 def server(folder: Path, name: str, port: int, url: str) -> str:
     passed_on = "" if "return" in PROXIES[name] else f"proxy_pass {url};"
-    figures = "location = /metrics { return 200 figures; }" if name == "tells figures" else ""
+    figures = f"location = /metrics {{ return {'200 figures' if name == 'tells figures' else '404'}; }}"
     tls = f"ssl_certificate {folder}/certificate; ssl_certificate_key {folder}/key;" if name == "speaks TLS" else ""
     listens = f"listen 127.0.0.1:{port}{' ssl' if tls else ''};"
     return f"server {{ {listens} {tls} {figures} location / {{ {PROXIES[name]} {passed_on} }} }}"

@@ -15,6 +15,7 @@ from bench.faults.wire import Address, Unanswered, Wire
 QUIET = 2.0  # seconds of load before the fault
 PEACE = 3.0  # seconds without trouble after which it is over
 LONGEST = 40.0  # seconds after the fault until nobody waits for peace any more
+MOST_CHANGES = 5  # of a page's status that are told one by one
 LOOK = 0.1  # seconds between two looks at /livez and /readyz
 
 
@@ -106,7 +107,9 @@ class Seen:
                 await rest(over, LOOK)
 
     def text(self) -> str:
-        return ", ".join(self.statuses)
+        if len(self.statuses) <= MOST_CHANGES:
+            return ", ".join(self.statuses)
+        return f"{' and '.join(dict.fromkeys(self.statuses))}, {len(self.statuses) - 1} changes"
 
 
 @asynccontextmanager

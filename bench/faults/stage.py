@@ -5,7 +5,9 @@ import os
 import secrets
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -29,6 +31,7 @@ SETTINGS = {
     # Counted as ever, but never reached: these few readers stand for many.
     "POLL_LIMIT": "1000000 per minute",
     "FAST_PATH": "1",
+    "LOG_LEVEL": "warning",
 }
 
 
@@ -132,6 +135,8 @@ def set_up(**settings: str) -> Iterator[Stage]:
             "RATELIMIT_STORAGE_URI": redis_server.url,
         }
         service = Service(server.url, **{**SETTINGS, **here, **settings})
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="belfry-faults-"))
+        service.log = Path(folder) / "log"  # thousands of lines, which say what the table says
         stack.callback(service.stop)
         service.start()
         proxy = stack.enter_context(nginx(service.port, port))

@@ -70,7 +70,7 @@ class SharedCounters:
         self._settled = settled
         # The braces keep an installation's keys together where Redis is spread over several servers.
         self._prefix = f"{{belfry:{hashlib.sha256(installation.encode()).hexdigest()[:12]}}}"
-        self.workers = self._own_workers = workers
+        self.workers = self.own_workers = workers  # of all machines, as far as is known, and of this one
         self._client: Any = None
         self._turns = threading.Lock()
         self._name = ""
@@ -172,7 +172,7 @@ class SharedCounters:
             return
         if known is not None:  # it has answered for a while
             self._pause = FIRST_PAUSE
-        self.workers = max(workers, self._own_workers)
+        self.workers = max(workers, self.own_workers)
         if began >= self._trusted_until + LONGEST_KEPT_OUT / 1000:  # the others may have forgotten it
             self._joined = began
         self._trusted_until = began + TRUSTED

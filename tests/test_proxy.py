@@ -254,3 +254,16 @@ def test_a_cache_in_front_keeps_nobodys_inbox_for_another() -> None:
             for stranger in ({}, {"Cookie": sign_in(service, "mallory")}):
                 assert b"For ada alone" not in call(proxy, "GET", path, **stranger).body
         assert not list((proxy.folder / "cache").rglob("?" * 32))
+
+
+def test_a_network_of_ipv6_counts_as_one_address(service: Service) -> None:
+    strict = changed(SITE.read_text(), ("rate=100r/s", "rate=1r/m"), ("burst=300", "burst=1"))
+    with nginx(service.port, site=strict, more="set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;") as proxy:
+
+        def statuses(*addresses: str) -> list[int]:
+            return [call(proxy, "GET", "/livez", Host="localhost", X_Real_IP=address).status for address in addresses]
+
+        assert statuses("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:ffff::7") == [200, 200, 429]
+        assert statuses("2001:db8:1:3::1", "2001:db8:1::1", "2001:db8:2::1") == [200, 200, 200]
+        assert statuses("2001:db8::1", "2001:db8::5:6:7:8", "2001:db8::9") == [200, 200, 429]
+        assert statuses("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1", "192.0.2.1") == [200, 200, 200, 200, 429]

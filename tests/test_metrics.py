@@ -316,19 +316,6 @@ def test_the_numbers_folder_is_fresh_kept_by_a_reload_and_gone_in_the_end() -> N
         pipe.unlink()
 
 
-def test_what_another_user_of_the_machine_leaves_there_holds_up_no_start() -> None:
-    pipe = MEMORY / f"belfry-metrics-{os.getpid()}-pipe"
-    link = MEMORY / f"belfry-metrics-{os.getpid()}-link"
-    os.mkfifo(pipe)
-    link.symlink_to(pipe)
-    try:
-        with running_service(WEB_CONCURRENCY="1") as service:
-            assert folder_of(service).is_dir()
-    finally:
-        link.unlink()
-        pipe.unlink()
-
-
 LOCAL, PROXY, STRANGER = "127.0.0.1", "10.0.0.1", "198.51.100.7"
 
 

@@ -60,7 +60,8 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     try:
         status, body = _ask(f"{url}{PATH}", _headers(settings, secret_key))
     except ssl.SSLError as error:
-        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", "renew the certificate")
+        advice = "renew the certificate; one of your own authority is trusted here if SSL_CERT_FILE names a file with it"
+        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", advice)
         return
     except (OSError, http.client.HTTPException) as error:
         advice = "start the service; or this machine cannot reach that address: run doctor where it can"

@@ -4,6 +4,7 @@ The service tells that to doctor alone: who asks has signed the question with SE
 """
 
 import http.client
+import ipaddress
 import json
 import ssl
 import time
@@ -82,7 +83,7 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
         yield _scheme(settings, seen)
         yield _host(settings, seen)
         yield _reader(seen)
-        yield from _metrics(settings)
+        yield from _metrics(settings, seen)
 
 
 def _headers(settings: Settings, secret_key: str) -> dict[str, str]:
@@ -143,12 +144,14 @@ def _reader(seen: Seen) -> Finding:
     return ok("Belfry-User", "arrives")
 
 
-def _metrics(settings: Settings) -> Iterator[Finding]:
-    """Behind a proxy nobody may ask for figures; without one, METRICS_ALLOW names who may."""
+def _metrics(settings: Settings, seen: Seen) -> Iterator[Finding]:
+    """Behind a proxy nobody may ask for figures but from the addresses that METRICS_ALLOW names."""
     if settings.public_url is None:
         return
     status, _ = _ask(f"{settings.own_url}/metrics", {})
-    if status == 200:
-        yield broken("metrics", "strangers can read them", "have the proxy deny /metrics, as the files in deploy/ do")
-    else:
+    if status != 200:
         yield ok("metrics", "out of strangers' sight")
+    elif any(ipaddress.ip_address(seen.address) in ipaddress.ip_network(net) for net in settings.metrics_allow):
+        yield ok("metrics", f"shown to {seen.address}, as METRICS_ALLOW says")
+    else:
+        yield broken("metrics", "strangers can read them", "have the proxy deny /metrics, as the files in deploy/ do")

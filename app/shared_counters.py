@@ -70,7 +70,7 @@ class SharedCounters:
         self._settled = settled
         # The braces keep an installation's keys together where Redis is spread over several servers.
         self._prefix = f"{{belfry:{hashlib.sha256(installation.encode()).hexdigest()[:12]}}}"
-        self.workers = self._own_workers = workers
+        self.workers = self.own_workers = workers  # of all machines, as far as is known, and of this one
         self._client: Any = None
         self._turns = threading.Lock()
         self._name = ""
@@ -160,7 +160,7 @@ class SharedCounters:
         began = time.monotonic()
         client = known = self._client
         try:
-            client = known or _connect(self._uri)
+            client = known or connect(self._uri)
             with self._turns:
                 workers, _, _ = _run(client, REGISTER, f"{self._prefix}:workers", self._name, int(GONE))
         except Exception as error:  # whatever it is: nobody would look again
@@ -172,7 +172,7 @@ class SharedCounters:
             return
         if known is not None:  # it has answered for a while
             self._pause = FIRST_PAUSE
-        self.workers = max(workers, self._own_workers)
+        self.workers = max(workers, self.own_workers)
         if began >= self._trusted_until + LONGEST_KEPT_OUT / 1000:  # the others may have forgotten it
             self._joined = began
         self._trusted_until = began + TRUSTED
@@ -187,7 +187,8 @@ def _run(client: Any, script: str, key: str, *arguments: int | str) -> Counted:
     return Counted(int(used), int(left), int(workers))
 
 
-def _connect(uri: str) -> Any:
+def connect(uri: str) -> Any:
+    """A client that gives up after a tenth of a second."""
     # Here, for most do without Redis: loading it takes a tenth of a second and 6 MB.
     from redis import Redis
     from redis.backoff import NoBackoff

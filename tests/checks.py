@@ -455,8 +455,9 @@ LIMITS = [
     ),
     *_of(
         "poll_counter",
-        ("FULL if is_over else kept_out", "kept_out", "shared_limits::two_workers_allow"),
-        ("length, 1 + unknown)", "length, 1)", "shared_limits::what_was_given"),
+        ("FULL if is_over else self", "self", "shared_limits::two_workers_allow"),
+        ("length, 1 + told)", "length, 1)", "shared_limits::what_was_given"),
+        ("return (amount // workers or 1) - rest", "return 0", "shared_limits::what_redis_last_said"),
     ),
     *_of(
         "shared_counters",

@@ -60,6 +60,14 @@ def counter_of_a_worker(
     return SharedPollCounter(parse_many(rates), shared)
 
 
+def workers_key(redis: RedisServer) -> str:
+    """Where Redis keeps who the workers are."""
+    keys = redis.ask("KEYS", "*:workers")
+    assert isinstance(keys, list)
+    [key] = keys
+    return str(key.decode())
+
+
 def signed_in(service: Service, subject: str) -> str:
     """The cookie of a new session."""
     service.add_user(subject)
@@ -280,6 +288,44 @@ def test_the_addresses_password_may_come_from_a_file_and_redis_by_a_socket(
 
     assert load().ratelimit_storage_uri == redis.uri
     assert load(ratelimit_storage_uri="unix:///run/redis.sock?db=1").ratelimit_storage_uri.startswith("unix:")
+
+
+def test_workers_that_were_killed_take_no_part_of_what_each_allows_while_redis_is_away(redis: RedisServer) -> None:
+    killed = [counter_of_a_worker(redis, "100 per minute") for _ in range(20)]
+    worker = counter_of_a_worker(redis, "100 per minute")
+    assert redis.ask("ZCARD", workers_key(redis)) == len(killed) + 1
+    assert worker.count("ada") == 0
+    redis.hang()
+
+    assert sum(worker.count("ada") == 0 for _ in range(100)) == (100 - 1) // WORKERS
+    assert sum(worker.count("grace") == 0 for _ in range(100)) == 100 // WORKERS
+
+
+def test_killed_workers_take_no_part_of_other_calls_either(redis: RedisServer) -> None:
+    counters = [SharedCounters(redis.uri, WORKERS, "http://bell.example") for _ in range(20)]
+    assert all(shared.is_up() for shared in counters)
+    store = Counters(workers=WORKERS, shared=counters[-1])
+    redis.hang()
+
+    key = "LIMITER/address/x/300/1/minute"
+    assert sum(store.incr(key, 60) <= CALLS for _ in range(CALLS)) == CALLS // WORKERS
+
+
+@pytest.mark.parametrize(
+    ("workers", "given", "allowed"), [(2, 40, 30), (2, 99, 1), (2, 100, 0), (12, 1, 8), (12, 95, 1), (200, 50, 1)]
+)
+def test_what_redis_last_said_is_left_of_a_limit_is_divided_when_it_goes(
+    redis: RedisServer, workers: int, given: int, allowed: int
+) -> None:
+    one = counter_of_a_worker(redis, "100 per minute", settled=60, workers=workers)
+    # All others have counted, and no room is left for what they may have given.
+    counter = workers_key(redis).replace(":workers", ":polls/60000/ada")
+    redis.ask("HSET", counter, *[word for number in range(workers) for word in (f"other {number}", "1")])
+    redis.ask("PEXPIRE", counter, "60000")
+    assert [one.count("ada") for _ in range(given)] == [0] * given
+    redis.hang()
+
+    assert sum(one.count("ada") == 0 for _ in range(100)) == allowed
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,14 @@ PROXIES = {
 }
 
 
+# Nobody may ask for figures from here.
+SETTINGS = {"TRUSTED_PROXIES": "1", "WEB_CONCURRENCY": "1", "METRICS_ALLOW": "192.0.2.99"}
+
+
 @pytest.fixture(scope="module")
 def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
     """The service with one trusted proxy, the addresses of the proxies in front of it, and their certificate."""
-    with running_service(TRUSTED_PROXIES="1", WEB_CONCURRENCY="1") as service, tempfile.TemporaryDirectory() as name:
+    with running_service(**SETTINGS) as service, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         certificate(folder)
         ports = {name: free_port() for name in [*PROXIES, "is one of two"]}
@@ -112,7 +116,9 @@ def certificate(folder: Path) -> None:
 
 def coming_in(app: flask.Flask, url: str | None, **settings: Any) -> Findings:
     """What doctor finds through that address, its own subjects only."""
-    with another_app(public_url=url, **{"trusted_proxies": 1, **settings}) as installation:
+    with another_app(
+        public_url=url, **{"trusted_proxies": 1, "metrics_allow": "192.0.2.99", **settings}
+    ) as installation:
         with installation.app_context():
             known = set(findings(installation, "--no-network"))
         found = findings(installation, "--json")
@@ -129,6 +135,12 @@ def test_behind_a_good_proxy_nothing_forged_is_believed(app: flask.Flask, ways: 
     assert set(found) == {"way in", "addresses", "scheme", "host", "Belfry-User", "metrics"}
     assert {finding["verdict"] for finding in found.values()} == {"ok"}, found
     assert "127.0.0.1" in found["addresses"]["detail"]
+
+
+def test_figures_are_no_secret_from_those_who_may_see_them(app: flask.Flask, ways: Ways) -> None:
+    found = coming_in(app, ways[1]["tells figures"], metrics_allow="127.0.0.0/8")
+
+    assert (found["metrics"]["verdict"], "METRICS_ALLOW" in found["metrics"]["detail"]) == ("ok", True)
 
 
 @pytest.mark.parametrize(

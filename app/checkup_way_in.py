@@ -61,7 +61,7 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     try:
         status, body = _ask(f"{url}{PATH}", _headers(settings, secret_key))
     except ssl.SSLError as error:
-        advice = "renew the certificate; one of your own authority is trusted here if SSL_CERT_FILE names a file with it"
+        advice = "renew the certificate; if its authority is your own, have SSL_CERT_FILE name a file with that"
         yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", advice)
         return
     except (OSError, http.client.HTTPException) as error:

@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from app import patience
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.1  # seconds, for an answer; whoever waits for longer is counted by this worker alone
@@ -118,7 +120,8 @@ class SharedCounters:
         try:
             if self._client is None:
                 return None
-            return _run(self._client, script, f"{self._prefix}:{key}", *arguments)
+            with patience.within(PATIENCE):  # of the whole answer: its own time-out begins anew with each piece
+                return _run(self._client, script, f"{self._prefix}:{key}", *arguments)
         except Exception as error:  # whatever it is, a request is not to fail by it
             self._lose(error)
             return None
@@ -161,7 +164,7 @@ class SharedCounters:
         client = known = self._client
         try:
             client = known or connect(self._uri)
-            with self._turns:
+            with self._turns, patience.within(PATIENCE):
                 workers, _, _ = _run(client, REGISTER, f"{self._prefix}:workers", self._name, int(GONE))
         except Exception as error:  # whatever it is: nobody would look again
             if client is not known:

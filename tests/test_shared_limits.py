@@ -1,5 +1,6 @@
 """Limits counted in Redis for all workers together, and what holds while Redis does not answer."""
 
+import contextlib
 import http.client
 import logging
 import threading
@@ -17,6 +18,7 @@ from app.settings import SettingsError, load
 from app.shared_counters import SharedCounters
 from tests.cast import Person
 from tests.redis_server import PASSWORD, RedisServer, redis_server
+from tests.servers import Relay
 from tests.service import Service, running_service, wait_until
 from tests.variants import another_app
 from tests.web import Browser
@@ -213,6 +215,20 @@ def test_redis_hung_delays_polls_once_and_is_then_left_alone(redis: RedisServer,
     slow = sum(seconds > 0.09 for _, seconds in answers)
     assert slow <= len(answers) // 4
     assert max(seconds for _, seconds in answers) < 1
+
+
+def test_redis_that_answers_by_the_byte_delays_a_poll_no_longer(redis: RedisServer) -> None:
+    with contextlib.closing(Relay(redis.port)) as relay:
+        uri = redis.uri.replace(f":{redis.port}", f":{relay.port}")
+        with running_service(WEB_CONCURRENCY="1", RATELIMIT_STORAGE_URI=uri, POLL_LIMIT="20 per minute") as service:
+            cookie = signed_in(service, "ada")
+            statuses(service, cookie, 3)
+            relay.trickles = 0.05
+
+            answers = [ask(service, cookie) for _ in range(6)]
+
+    assert {status for status, _ in answers} == {200}
+    assert max(seconds for _, seconds in answers) < 0.6  # an answer has some twenty bytes
 
 
 def test_redis_emptied_begins_to_count_anew_and_nothing_else_happens(

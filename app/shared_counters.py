@@ -65,8 +65,11 @@ def kept_out(amount: int, window: int) -> int:
 class SharedCounters:
     """The counters of one installation, as one worker sees them."""
 
-    def __init__(self, uri: str, workers: int, installation: str, settled: float = SETTLED) -> None:
+    def __init__(
+        self, uri: str, workers: int, installation: str, settled: float = SETTLED, patience: float = PATIENCE
+    ) -> None:
         self._uri = uri
+        self._patience = patience
         self._settled = settled
         # The braces keep an installation's keys together where Redis is spread over several servers.
         self._prefix = f"{{belfry:{hashlib.sha256(installation.encode()).hexdigest()[:12]}}}"
@@ -113,7 +116,7 @@ class SharedCounters:
 
     def _ask(self, script: str, key: str, *arguments: int | str) -> Counted | None:
         # Whoever stands behind one who waits in vain does not begin to wait anew.
-        if not self.is_up() or not self._turns.acquire(timeout=PATIENCE):
+        if not self.is_up() or not self._turns.acquire(timeout=self._patience):
             return None
         try:
             if self._client is None:
@@ -152,7 +155,7 @@ class SharedCounters:
         except RuntimeError:  # no thread to be had: the next look finds one
             return
         if not self._has_looked:  # the first one waits for a moment, or it would be counted by this worker alone
-            thread.join(PATIENCE)
+            thread.join(self._patience)
 
     def _look(self) -> None:
         """Connects if need be, and says that this worker is there."""
@@ -160,7 +163,7 @@ class SharedCounters:
         began = time.monotonic()
         client = known = self._client
         try:
-            client = known or connect(self._uri)
+            client = known or connect(self._uri, self._patience)
             with self._turns:
                 workers, _, _ = _run(client, REGISTER, f"{self._prefix}:workers", self._name, int(GONE))
         except Exception as error:  # whatever it is: nobody would look again
@@ -187,8 +190,8 @@ def _run(client: Any, script: str, key: str, *arguments: int | str) -> Counted:
     return Counted(int(used), int(left), int(workers))
 
 
-def connect(uri: str) -> Any:
-    """A client that gives up after a tenth of a second."""
+def connect(uri: str, patience: float = PATIENCE) -> Any:
+    """A client that gives up after so many seconds."""
     # Here, for most do without Redis: loading it takes a tenth of a second and 6 MB.
     from redis import Redis
     from redis.backoff import NoBackoff
@@ -198,8 +201,8 @@ def connect(uri: str) -> Any:
     return Redis.from_url(
         uri,
         single_connection_client=True,
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
         retry=Retry(NoBackoff(), 0),  # by itself it would try for seconds
         protocol=2,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),

@@ -61,7 +61,8 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     try:
         status, body = _ask(f"{url}{PATH}", _headers(settings, secret_key))
     except ssl.SSLError as error:
-        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", "renew the certificate")
+        advice = "renew the certificate; if its authority is your own, have SSL_CERT_FILE name a file with that"
+        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", advice)
         return
     except (OSError, http.client.HTTPException) as error:
         advice = "start the service; or this machine cannot reach that address: run doctor where it can"
@@ -70,19 +71,26 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     if status == 400:
         advice = "have the proxy pass Host on (nginx: proxy_set_header Host $http_host), or add to TRUSTED_HOSTS"
         yield broken("way in", f"{url} refuses the Host that reaches it", advice)
-    elif status != 200:
+    elif status != 200 or (seen := _seen(body)) is None:
         advice = (
             "is it this installation, of this release, with this SECRET_KEY, and does the proxy pass every path on?"
         )
-        yield look("way in", f"{url}{PATH} answers {status}", advice)
+        yield look("way in", f"{url}{PATH} answers {status}" + ", and not as doctor knows it" * (status == 200), advice)
     else:
-        seen = Seen(**json.loads(body))
         yield ok("way in", url)
         yield _address(settings, seen)
         yield _scheme(settings, seen)
         yield _host(settings, seen)
         yield _reader(seen)
         yield from _metrics(settings, seen)
+
+
+def _seen(body: bytes) -> Seen | None:
+    """What the service says that it saw; None where it is another one that answers."""
+    try:
+        return Seen(**json.loads(body))
+    except (ValueError, TypeError):
+        return None
 
 
 def _headers(settings: Settings, secret_key: str) -> dict[str, str]:

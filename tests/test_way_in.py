@@ -40,6 +40,9 @@ PROXIES = {
     "drops a header": GOOD + 'proxy_set_header Belfry-User "";',
     "is closed": "return 503;",
     "leads elsewhere": "return 302 https://elsewhere.example/;",
+    "has a page for everything": "return 200 welcome;",
+    "has JSON for everything": 'return 200 \'{"status": "ok"}\';',
+    "has figures": "return 200 1;",
     "tells figures": GOOD,
     "speaks TLS": GOOD,
 }
@@ -154,6 +157,9 @@ def test_figures_are_no_secret_from_those_who_may_see_them(app: flask.Flask, way
         ("drops a header", "Belfry-User", "broken", "Belfry-User"),
         ("is closed", "way in", "look", "does the proxy pass every path on"),
         ("leads elsewhere", "way in", "look", "does the proxy pass every path on"),
+        ("has a page for everything", "way in", "look", "does the proxy pass every path on"),
+        ("has JSON for everything", "way in", "look", "does the proxy pass every path on"),
+        ("has figures", "way in", "look", "does the proxy pass every path on"),
         ("tells figures", "metrics", "broken", "deny /metrics"),
     ],
 )
@@ -171,6 +177,7 @@ def test_on_https_the_certificate_must_be_good(app: flask.Flask, ways: Ways, mon
     found = coming_in(app, urls["speaks TLS"])
     assert found["way in"]["verdict"] == "look"
     assert "self" in found["way in"]["detail"]
+    assert "SSL_CERT_FILE" in found["way in"]["advice"]
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     found = coming_in(app, urls["speaks TLS"])

@@ -500,7 +500,7 @@ LIMITS = [
             "return amount",
             "shared_limits::there_is_room",
         ),
-        ("socket_timeout=PATIENCE", "socket_timeout=3", "shared_limits::redis_hung_costs"),
+        ("socket_timeout=patience", "socket_timeout=3", "shared_limits::redis_hung_costs"),
     ),
     *_of("counters", ("amount * self._parts(key))", "amount)", "shared_limits::the_store_of")),
 ]

@@ -40,7 +40,8 @@ def fresh_folder() -> str:
 def in_hand(folder: Path) -> int | None:
     """Locks the folder for as long as this process and those that it forks live; None where others have it."""
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # a pipe of that name would be waited at for ever
+        # Anybody may leave a pipe there, whose opening would wait for ever.
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:

@@ -61,7 +61,8 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     try:
         status, body = _ask(f"{url}{PATH}", _headers(settings, secret_key))
     except ssl.SSLError as error:
-        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", "renew the certificate")
+        advice = "renew the certificate; if its authority is your own, have SSL_CERT_FILE name a file with that"
+        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", advice)
         return
     except (OSError, http.client.HTTPException) as error:
         advice = "start the service; or this machine cannot reach that address: run doctor where it can"

@@ -51,7 +51,7 @@ SESSIONS = [
         (
             "FROM users WHERE id = :user_id AND",
             "FROM users WHERE",
-            "tickets::looking_spends access::signing_out_leaves",
+            "tickets::the_session_is_of",
         ),
         ("until) if found.is_active else None", "until)", "sign_in::nobody_who_is_disabled"),
         (
@@ -407,6 +407,40 @@ SITES = [
     ),
 ]
 
+MACHINES = [
+    *_of(
+        "ops",
+        ("    if not _may_look(settings.current()):", "    if False:", "metrics::only_who_is_allowed"),
+        (
+            'if "Forwarded" in request.headers:',
+            "if False:",
+            "metrics::only_who_is_allowed",
+        ),
+        ("for address in [peer, *named])", "for address in [peer])", "metrics::only_who_is_allowed"),
+        ("for address in [peer, *named])", "for address in named)", "metrics::only_who_is_allowed"),
+        (
+            'request.environ.get("werkzeug.proxy_fix.orig", request.environ)',
+            "request.environ",
+            "metrics::only_who_is_allowed",
+        ),
+        ("return any(parsed in", "return bool(chosen) or any(parsed in", "metrics::only_who_is_allowed"),
+    ),
+    *_of("mirror", ("    if not is_signed(", "    if False and not is_signed(", "way_in::strangers_learn")),
+    *_of(
+        "checkup_way_in",
+        (
+            "return abs(time.time() - float(_serializer(secret_key).loads(given))) < GOOD_FOR",
+            "return bool(_serializer(secret_key).loads(given))",
+            "way_in::strangers_learn",
+        ),
+        (
+            "float(_serializer(secret_key).loads(given))",
+            "float(_serializer(secret_key).loads_unsafe(given)[1])",
+            "way_in::strangers_learn",
+        ),
+    ),
+]
+
 ROUTES = "route_limits::each_route_stops"
 LIMITS = [
     *_of(
@@ -417,7 +451,7 @@ LIMITS = [
         (
             "    _require_no_wait(polls.count(user_id))",
             "    polls.count(user_id)",
-            "fast_path::both_ways_count",
+            "shared_limits::polls_by_the_slow_way",
         ),
         ("    _require_no_wait(polls.wait(user_id, session))", "", "poll::who_replays"),
         ("        polls.count(session)\n        raise", "        raise", "poll::who_replays"),
@@ -471,4 +505,4 @@ LIMITS = [
     *_of("counters", ("amount * self._parts(key))", "amount)", "shared_limits::the_store_of")),
 ]
 
-CHECKS = [*SESSIONS, *OWNERS, *KEYS, *SITES, *LIMITS]
+CHECKS = [*SESSIONS, *OWNERS, *KEYS, *SITES, *MACHINES, *LIMITS]

@@ -11,6 +11,7 @@ import pytest
 
 from app import guard, publish_api
 from tests import postgres, programs
+from tests.dying import Dying
 from tests.hosts import make_key, query
 from tests.proxy import changed
 from tests.readers import sign_in
@@ -116,3 +117,24 @@ def test_without_the_service_bells_are_told_when_to_come_back(tmp_path: Path) ->
         answer = call(port, "GET", "/notifications/unread")
     assert (answer.status, answer.headers["Content-Type"]) == (503, "application/problem+json")
     assert (answer.headers["Retry-After"], answer.json()["status"]) == ("5", 503)
+
+
+def test_what_caddy_refuses_is_protected_as_what_the_service_refuses(behind: tuple[Service, int, Path]) -> None:
+    headers = call(behind[1], "GET", "/metrics").headers
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert (headers["X-Content-Type-Options"], headers["Cross-Origin-Resource-Policy"]) == ("nosniff", "same-origin")
+
+
+@pytest.mark.parametrize(("method", "status", "heard"), [("GET", 200, 3), ("POST", 503, 1)])
+def test_a_get_that_dies_with_its_worker_is_asked_again_and_a_post_never(
+    tmp_path: Path, method: str, status: int, heard: int
+) -> None:
+    port = free_port()
+    with contextlib.closing(Dying()) as upstream, caddy(tmp_path, port, upstream.port):
+        call(port, "GET", "/")  # whoever looked whether Caddy answers has left a connection, which dies of this
+        upstream.heard.clear()
+        upstream.new_ones_to_die = 2
+        assert call(port, method, "/").status == status
+    assert upstream.heard[-heard:] == [method.encode()] * heard
+    assert len(upstream.heard) <= heard + 1  # one by a connection that is kept

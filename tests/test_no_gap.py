@@ -1,19 +1,22 @@
 """Behind nginx nobody sees an error while workers are killed, the service is reloaded, or a new release takes over."""
 
+import contextlib
 import os
 import random
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.crashes import DEEP, kill_workers, workers
+from tests.dying import Dying
 from tests.proxy import SITE, Proxy, behind_nginx, changed, nginx
-from tests.readers import crowd
+from tests.readers import Caller, crowd
 from tests.service import Service, wait_until
 
 ROUNDS = 20 if DEEP else 1
@@ -68,7 +71,7 @@ def renew(service: Service) -> None:
     assert len(workers(service)) == 2
 
 
-# With few kept connections most are new ones, and of a new one nginx takes a death for a failure of the whole address.
+# With few kept connections most are new ones, and by one that dies nginx takes the only address for failed.
 @pytest.mark.parametrize("kept", ["keepalive 64;", "keepalive 1;"])
 def test_a_killed_worker_is_no_readers_business(behind: tuple[Service, Proxy], kept: str) -> None:
     service, _ = behind
@@ -85,6 +88,39 @@ def test_a_killed_worker_is_no_readers_business(behind: tuple[Service, Proxy], k
         kill_workers(service)  # and all at once
         readers.wait_for(GET=100)
     assert readers.failed == []
+
+
+@pytest.fixture
+def dying() -> Iterator[tuple[Dying, Proxy]]:
+    with contextlib.closing(Dying()) as dying, nginx(dying.port) as proxy:
+        yield dying, proxy
+
+
+def test_as_many_kept_connections_as_are_dead_are_passed_over(dying: tuple[Dying, Proxy]) -> None:
+    upstream, proxy = dying
+    upstream.together = 16
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(16) as pool:
+        callers = [stack.enter_context(contextlib.closing(Caller(proxy))) for _ in range(16)]
+        ask = lambda caller: caller.call("GET", "/notifications/unread").status  # noqa: E731
+        assert list(pool.map(ask, callers)) == [200] * 16
+        assert [ask(caller) for caller in callers] == [200] * 16
+    assert len(upstream.heard) > 2 * 16  # some were asked in vain
+
+
+@pytest.mark.parametrize(
+    ("method", "deaths", "status", "heard"),
+    [("GET", 2, 200, 3), ("HEAD", 2, 200, 3), ("GET", 9, 503, 3), ("POST", 1, 503, 1), ("DELETE", 1, 200, 2)],
+)
+def test_what_may_be_repeated_is_asked_again_and_a_post_never(
+    dying: tuple[Dying, Proxy], method: str, deaths: int, status: int, heard: int
+) -> None:
+    upstream, proxy = dying
+    upstream.new_ones_to_die = deaths
+    with contextlib.closing(Caller(proxy)) as caller:
+        answer = caller.call(method, "/notifications")
+    assert answer.status == status
+    assert answer.headers["Retry-After"] == (None if status == 200 else "5")
+    assert upstream.heard == [method.encode()] * heard
 
 
 def test_a_reload_under_load_costs_no_call(behind: tuple[Service, Proxy]) -> None:

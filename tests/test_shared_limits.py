@@ -177,6 +177,16 @@ def test_the_service_counts_polls_and_other_calls_for_both_workers_together(
     assert statuses(shared_service, cookie, CALLS + 10, "/preferences") == {200: CALLS, 429: 10}
 
 
+def test_polls_by_the_slow_way_stop_at_the_limit_of_both_workers(redis: RedisServer, app: flask.Flask) -> None:
+    """A worker that knows of no refusal yet learns from Redis that there is no room."""
+    chosen = {"ratelimit_storage_uri": redis.uri, "web_concurrency": WORKERS, "poll_limit": f"{POLLS} per minute"}
+    with another_app(fast_path=False, **chosen) as one, another_app(fast_path=False, **chosen) as other:
+        alices = [Person(one, "alice"), Person(other, "alice")]
+        answers = Counter(alices[number % WORKERS].poll().status_code for number in range(POLLS + 10))
+
+    assert answers == {200: POLLS, 429: 10}
+
+
 def test_redis_killed_costs_no_poll_and_the_workers_parts_hold(redis: RedisServer, shared_service: Service) -> None:
     cookie = signed_in(shared_service, "grace")
     assert ask(shared_service, cookie)[0] == 200

@@ -177,6 +177,7 @@ def test_on_https_the_certificate_must_be_good(app: flask.Flask, ways: Ways, mon
     found = coming_in(app, urls["speaks TLS"])
     assert found["way in"]["verdict"] == "look"
     assert "self" in found["way in"]["detail"]
+    assert "SSL_CERT_FILE" in found["way in"]["advice"]
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     found = coming_in(app, urls["speaks TLS"])

@@ -3,6 +3,7 @@
 The service tells that to doctor alone: who asks has signed the question with SECRET_KEY, for a minute (app/mirror.py).
 """
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -155,7 +156,9 @@ def _metrics(settings: Settings, seen: Seen) -> Iterator[Finding]:
     """Behind a proxy nobody may ask for figures but from the addresses that METRICS_ALLOW names."""
     if settings.public_url is None:
         return
-    status, _ = _ask(f"{settings.own_url}/metrics", {})
+    status = 0
+    with contextlib.suppress(OSError, http.client.HTTPException):  # to hang up is one way to deny it
+        status, _ = _ask(f"{settings.own_url}/metrics", {})
     if status != 200:
         yield ok("metrics", "out of strangers' sight")
     elif any(ipaddress.ip_address(seen.address) in ipaddress.ip_network(net) for net in settings.metrics_allow):

@@ -44,6 +44,7 @@ PROXIES = {
     "has JSON for everything": 'return 200 \'{"status": "ok"}\';',
     "has figures": "return 200 1;",
     "tells figures": GOOD,
+    "hangs up on figures": GOOD,
     "speaks TLS": GOOD,
 }
 
@@ -72,7 +73,8 @@ def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
 
 def server(folder: Path, name: str, port: int, url: str) -> str:
     passed_on = "" if "return" in PROXIES[name] else f"proxy_pass {url};"
-    figures = f"location = /metrics {{ return {'200 figures' if name == 'tells figures' else '404'}; }}"
+    status = {"tells figures": "200 figures", "hangs up on figures": "444"}.get(name, "404")
+    figures = f"location = /metrics {{ return {status}; }}"
     tls = f"ssl_certificate {folder}/certificate; ssl_certificate_key {folder}/key;" if name == "speaks TLS" else ""
     listens = f"listen 127.0.0.1:{port}{' ssl' if tls else ''};"
     return f"server {{ {listens} {tls} {figures} location / {{ {PROXIES[name]} {passed_on} }} }}"
@@ -131,7 +133,7 @@ def coming_in(app: flask.Flask, url: str | None, **settings: Any) -> Findings:
 Ways = tuple[Service, dict[str, str], Path]
 
 
-@pytest.mark.parametrize("name", ["good", "sets the address anew"])
+@pytest.mark.parametrize("name", ["good", "sets the address anew", "hangs up on figures"])
 def test_behind_a_good_proxy_nothing_forged_is_believed(app: flask.Flask, ways: Ways, name: str) -> None:
     found = coming_in(app, ways[1][name])
 

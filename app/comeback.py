@@ -4,6 +4,7 @@ A server that is restarted, or was killed, says no at once and takes connections
 says nothing, which is `patience`'s business.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,14 +36,18 @@ class Comeback:
         self.since: float | None = None  # when it went; None while it is there
         self._last_missed = float("-inf")
 
-    def wait(self) -> bool:
-        """True once it is worth asking the server again, False where that does not come in time. One asks for all."""
+    def wait(self, until: float = math.inf) -> bool:
+        """True once it is worth asking the server again, False where that does not come in time. One asks for all.
+
+        `until` is when the caller's own patience ends, by the monotonic clock.
+        """
         now = time.monotonic()
         # After so long without anybody who asked it may have been back.
         if self.since is None or now > self._last_missed + RIDE_OVER:
             self.since = now
         self._last_missed, went = now, self.since
-        left = went + RIDE_OVER - now
+        until = min(until, went + RIDE_OVER)
+        left = until - now
         if left <= 0 or self.waiting >= MOST:
             return False
         self.waiting += 1
@@ -50,15 +55,15 @@ class Comeback:
             if not self._one_at_a_time.acquire(timeout=left):
                 return False
             try:
-                return self._has_come(went)
+                return self._has_come(went, until)
             finally:
                 self._one_at_a_time.release()
         finally:
             self.waiting -= 1
             self._last_missed = time.monotonic()
 
-    def _has_come(self, went: float) -> bool:
-        while self.since == went and time.monotonic() < went + RIDE_OVER:
+    def _has_come(self, went: float, until: float) -> bool:
+        while self.since == went and time.monotonic() < until:
             try:
                 self._look()
             except SQLAlchemyError as error:
@@ -66,4 +71,4 @@ class Comeback:
                     time.sleep(LOOK_AGAIN)
                     continue
             self.since = None  # it answers, or has another trouble, which whoever asks again is told at once
-        return self.since != went  # else somebody else has seen it
+        return self.since != went and time.monotonic() < until  # else somebody else has seen it

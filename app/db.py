@@ -40,8 +40,9 @@ SESSION_OPTIONS = (
 # What nobody acknowledges for so long is lost, and the connection with it: a firewall forgot it, or a machine is gone.
 # In a database without an encoding every text would come as bytes; doctor tells of it.
 CONNECT_ARGUMENTS: dict[str, Any] = {"connect_timeout": 3, "tcp_user_timeout": 2500, "client_encoding": "utf8"}
-# Seconds until a request gives up that finds all connections lent.
-POOL_SECONDS = 2
+# Seconds until a request gives up that finds all connections lent. It may have waited for the server to come back
+# before, and within three seconds everybody is promised an answer.
+POOL_SECONDS = 0.75
 
 # For commands that read whole tables, on a connection of `write`: for that transaction only. In a worker every
 # statement is cut off after a few seconds (app/patience.py).
@@ -242,7 +243,7 @@ def _with_tries(work: Callable[[], T]) -> T:
         try:
             result = work()
         except (LostRace, sqlalchemy.exc.DBAPIError) as error:
-            is_back = _has_just_gone(error) and time.monotonic() < over and server.wait()
+            is_back = _has_just_gone(error) and server.wait(over)
             if is_back and not _was_under_way(error):
                 continue
             if not _is_worth_another_try(error):

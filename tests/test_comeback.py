@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import flask
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from app import comeback, db
 from app.comeback import Comeback
@@ -129,6 +129,39 @@ def test_what_ends_its_own_connection_is_not_tried_for_ever(app: flask.Flask) ->
 def test_what_says_that_a_server_is_away(error: Exception, is_away: bool) -> None:
     assert comeback.is_away(error) == is_away
     assert isinstance(REFUSED, OperationalError)
+
+
+def test_who_has_waited_for_something_else_waits_the_less() -> None:
+    began = time.monotonic()
+
+    assert not Comeback(Looks(10**6), comeback.is_away).wait(began + 0.2)
+    assert time.monotonic() - began < comeback.RIDE_OVER / 2
+
+
+def test_a_server_and_a_connection_are_not_both_waited_for_at_length(app: flask.Flask) -> None:
+    """The server goes, and when it is back others have taken the connections that there are."""
+    over = threading.Event()
+
+    def hold(lender: Engine) -> None:
+        with db.lent(lender):
+            over.wait(30)
+
+    with app.app_context(), ThreadPoolExecutor() as pool:
+        lender = db.engine()
+
+        def ask(connection: Connection) -> None:
+            everyone = [pool.submit(hold, lender) for _ in range(lender.pool.size() + 1)]  # type: ignore[attr-defined]
+            wait_until(lambda: lender.pool.checkedout() == len(everyone), "all but ours are lent")  # type: ignore[attr-defined]
+            began.append(time.monotonic())
+            raise trouble(psycopg.OperationalError("connection refused"))
+
+        began: list[float] = []
+        try:
+            with pytest.raises(SQLAlchemyError):  # which of both it was about is all the same
+                db.read(ask)
+        finally:
+            over.set()
+    assert time.monotonic() - began[0] < 3
 
 
 @pytest.fixture

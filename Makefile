@@ -43,6 +43,7 @@ check: $(VENV)/dev.txt ## lint, types, known holes, migrations against models, d
 	$(BIN)/python -m tests.postgres
 	$(BIN)/python -m tests.vulnerabilities
 	$(BIN)/python -m docs.configuration --check
+	$(BIN)/python -m docs.commands --check
 	$(BIN)/python -m docs.environment --check
 	$(BIN)/python -m docs.reference --check
 
@@ -78,6 +79,7 @@ soak: $(VENV)/dev.txt ## look for what grows in five minutes of mixed load
 
 docs: $(VENV)/dev.txt ## write the pages that are made from the code
 	$(BIN)/python -m docs.configuration
+	$(BIN)/python -m docs.commands
 	$(BIN)/python -m docs.environment
 	$(BIN)/python -m docs.reference
 

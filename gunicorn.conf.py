@@ -40,7 +40,8 @@ def fresh_folder() -> str:
 def in_hand(folder: Path) -> int | None:
     """Locks the folder for as long as this process and those that it forks live; None where others have it."""
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        # Anybody may leave a pipe there, whose opening would wait for ever.
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
@@ -129,9 +130,12 @@ def worker_exit(_server: Any, _worker: Any) -> None:
     metrics.move()
 
 
-def child_exit(_server: Any, worker: Any) -> None:
+def child_exit(server: Any, worker: Any) -> None:
     """What a worker said to be so is so no more when it is gone; what it counted stays."""
-    numbers.bury(worker.pid)
+    try:
+        numbers.bury(worker.pid)
+    except Exception as error:  # whatever it is: the arbiter would end by it, and with it the service
+        server.log.warning("numbers of a worker lost: %s", type(error).__name__)
 
 
 def on_exit(_server: Any) -> None:

@@ -1,13 +1,15 @@
-"""What doctor sees without asking anybody: what the settings say, and who may read which files."""
+"""What doctor sees on this machine: what the settings say, who may read which files, and whether Redis answers."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import limits
 
+from app import shared_counters
 from app.findings import Finding, broken, look, ok
-from app.settings import Settings
+from app.settings import IN_MEMORY, Settings
 
 OTHERS = 0o077  # what the owner's group and everybody else may do with a file
 
@@ -109,3 +111,21 @@ def check_files(named: Mapping[str, str], shown: list[Path]) -> Iterator[Finding
         yield broken("files", f"{closed[0]} cannot be read, nor {len(closed) - 1} more", advice)
     else:
         yield ok("files", "all that is served can be read")
+
+
+def check_limit_store(settings: Settings) -> Finding:
+    """Whether the counters that all workers share answer within a tenth of a second, as long as any request waits."""
+    uri = settings.ratelimit_storage_uri
+    if uri == IN_MEMORY:
+        return ok("limits", "counted in each worker's memory, its part of the limit")
+    began = time.monotonic()
+    try:
+        client = shared_counters.connect(uri)
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except Exception as error:  # whichever it is, workers do the same: each counts by itself
+        advice = "start Redis, or correct RATELIMIT_STORAGE_URI; until then each worker allows its part of the limit"
+        return look("limits", f"Redis does not answer: {type(error).__name__}", advice)
+    return ok("limits", f"Redis answered after {(time.monotonic() - began) * 1000:.0f} ms")

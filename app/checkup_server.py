@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import changes, db
+from app import changes, db, readiness
 from app.findings import Finding, broken, look, ok
 from app.settings import Settings
 
@@ -138,7 +138,6 @@ def check_notices() -> Finding:
 
 
 TABLE = text("SELECT to_regclass('alembic_version') IS NOT NULL")
-REVISION = text("SELECT version_num FROM alembic_version")
 INVALID = text("""
     SELECT string_agg(indexrelid::regclass::text, ', ') FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace
@@ -148,7 +147,7 @@ INVALID = text("""
 def check_migrations(connection: Connection, head: str | None, known: Collection[str]) -> Iterator[Finding]:
     """Whether the tables are those of this release, or of a newer one, with which it works too."""
     made = connection.execute(TABLE).scalar_one()
-    revision = connection.execute(REVISION).scalar_one_or_none() if made else None
+    revision = readiness.find_revision(connection) if made else None
     detail = f"at {revision}, the code is at {head}"
     if revision == head:
         yield ok("migrations", f"at {head}")

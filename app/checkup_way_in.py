@@ -3,7 +3,9 @@
 The service tells that to doctor alone: who asks has signed the question with SECRET_KEY, for a minute (app/mirror.py).
 """
 
+import contextlib
 import http.client
+import ipaddress
 import json
 import ssl
 import time
@@ -60,7 +62,8 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     try:
         status, body = _ask(f"{url}{PATH}", _headers(settings, secret_key))
     except ssl.SSLError as error:
-        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", "renew the certificate")
+        advice = "renew the certificate; if its authority is your own, have SSL_CERT_FILE name a file with that"
+        yield look("way in", f"{url}: {getattr(error, 'verify_message', '') or error.reason}", advice)
         return
     except (OSError, http.client.HTTPException) as error:
         advice = "start the service; or this machine cannot reach that address: run doctor where it can"
@@ -69,19 +72,26 @@ def check_way_in(settings: Settings, secret_key: str) -> Iterator[Finding]:
     if status == 400:
         advice = "have the proxy pass Host on (nginx: proxy_set_header Host $http_host), or add to TRUSTED_HOSTS"
         yield broken("way in", f"{url} refuses the Host that reaches it", advice)
-    elif status != 200:
+    elif status != 200 or (seen := _seen(body)) is None:
         advice = (
             "is it this installation, of this release, with this SECRET_KEY, and does the proxy pass every path on?"
         )
-        yield look("way in", f"{url}{PATH} answers {status}", advice)
+        yield look("way in", f"{url}{PATH} answers {status}" + ", and not as doctor knows it" * (status == 200), advice)
     else:
-        seen = Seen(**json.loads(body))
         yield ok("way in", url)
         yield _address(settings, seen)
         yield _scheme(settings, seen)
         yield _host(settings, seen)
         yield _reader(seen)
-        yield from _metrics(settings)
+        yield from _metrics(settings, seen)
+
+
+def _seen(body: bytes) -> Seen | None:
+    """What the service says that it saw; None where it is another one that answers."""
+    try:
+        return Seen(**json.loads(body))
+    except (ValueError, TypeError):
+        return None
 
 
 def _headers(settings: Settings, secret_key: str) -> dict[str, str]:
@@ -142,12 +152,16 @@ def _reader(seen: Seen) -> Finding:
     return ok("Belfry-User", "arrives")
 
 
-def _metrics(settings: Settings) -> Iterator[Finding]:
-    """Behind a proxy nobody may ask for figures; without one, METRICS_ALLOW names who may."""
+def _metrics(settings: Settings, seen: Seen) -> Iterator[Finding]:
+    """Behind a proxy nobody may ask for figures but from the addresses that METRICS_ALLOW names."""
     if settings.public_url is None:
         return
-    status, _ = _ask(f"{settings.own_url}/metrics", {})
-    if status == 200:
-        yield broken("metrics", "strangers can read them", "have the proxy deny /metrics, as the files in deploy/ do")
-    else:
+    status = 0
+    with contextlib.suppress(OSError, http.client.HTTPException):  # to hang up is one way to deny it
+        status, _ = _ask(f"{settings.own_url}/metrics", {})
+    if status != 200:
         yield ok("metrics", "out of strangers' sight")
+    elif any(ipaddress.ip_address(seen.address) in ipaddress.ip_network(net) for net in settings.metrics_allow):
+        yield ok("metrics", f"shown to {seen.address}, as METRICS_ALLOW says")
+    else:
+        yield broken("metrics", "strangers can read them", "have the proxy deny /metrics, as the files in deploy/ do")

@@ -72,6 +72,7 @@ def _look_at_this_machine() -> Iterator[Finding]:
     root = Path(app.root_path).parent
     yield from checkup.check_settings(settings.current())
     yield from checkup.check_secrets(settings.current(), Path(app.instance_path))
+    yield checkup.check_limit_store(settings.current())
     yield from checkup.check_files(settings.files(), [root / "static", root / "templates"])
 
 

@@ -47,7 +47,7 @@ class Counters(MemoryStorage):
     def _parts(self, key: str) -> int:
         # A key ends with its limit, as in `/300/1/minute`. With more workers than that each allows one call.
         most = int(key.rsplit("/", 3)[1])
-        return min(self._shared.workers if self._shared else self._workers, most)
+        return min(self._workers, most)
 
 
 COUNT = text("""

@@ -243,7 +243,8 @@ def _with_tries(work: Callable[[], T]) -> T:
         try:
             result = work()
         except (LostRace, sqlalchemy.exc.DBAPIError) as error:
-            if _has_just_gone(error) and server.wait(over):
+            is_back = _has_just_gone(error) and server.wait(over)
+            if is_back and not _was_under_way(error):
                 continue
             if not _is_worth_another_try(error):
                 raise
@@ -259,6 +260,11 @@ def _with_tries(work: Callable[[], T]) -> T:
 
 def _has_just_gone(error: Exception) -> bool:
     return comeback.is_away(error) and patience.SILENT not in str(error)  # whoever is silent was waited for already
+
+
+def _was_under_way(error: Exception) -> bool:
+    """Whether the server went while it worked for us. That may be why it went, so such tries are counted."""
+    return isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
 
 
 def _is_worth_another_try(error: LostRace | sqlalchemy.exc.DBAPIError) -> bool:

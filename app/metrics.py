@@ -5,6 +5,7 @@ prometheus_client gathers those of all workers (app/shared_numbers.py).
 docs/monitoring.md has the table of them all, and a test holds it against this module.
 """
 
+import logging
 import threading
 import time
 from bisect import bisect_left
@@ -14,6 +15,8 @@ from typing import Any
 import prometheus_client
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+log = logging.getLogger(__name__)
 
 VERSION = "0.1.0"
 EVERY = 1.0  # seconds
@@ -29,8 +32,8 @@ class Tally:
 
     __slots__ = ("_moved", "_shared", "count")
 
-    def __init__(self, shared: prometheus_client.Counter) -> None:
-        self._shared = shared
+    def __init__(self, shared: Callable[[], prometheus_client.Counter]) -> None:
+        self._shared = shared  # asked for where numbers move only: its files are no request's trouble
         self._moved: float = 0
         self.count: float = 0
 
@@ -40,7 +43,7 @@ class Tally:
     def move(self) -> None:
         if fresh := self.count - self._moved:
             self._moved += fresh
-            self._shared.inc(fresh)
+            self._shared().inc(fresh)
 
 
 class Times:
@@ -48,8 +51,8 @@ class Times:
 
     __slots__ = ("_bounds", "_moved", "_shared", "counts", "seconds")
 
-    def __init__(self, shared: prometheus_client.Histogram, bounds: tuple[float, ...]) -> None:
-        self._shared: Any = shared
+    def __init__(self, shared: Callable[[], prometheus_client.Histogram], bounds: tuple[float, ...]) -> None:
+        self._shared: Callable[[], Any] = shared
         self._bounds = bounds
         self._moved = 0.0
         self.counts = [0] * (len(bounds) + 1)
@@ -61,13 +64,14 @@ class Times:
 
     def move(self) -> None:
         if any(self.counts):
+            shared = self._shared()
             # Into its insides, for its own way takes one at a time, each at ten times the price of ours.
             for place, count in enumerate(self.counts):
                 if count:
-                    self._shared._buckets[place].inc(count)
+                    shared._buckets[place].inc(count)
                     self.counts[place] -= count
             seconds = self.seconds
-            self._shared._sum.inc(seconds - self._moved)
+            shared._sum.inc(seconds - self._moved)
             self._moved = seconds
 
 
@@ -82,6 +86,7 @@ class Counted:
         self._tallies: dict[tuple[str, ...], Tally] = {}
         for value in known:
             self.of(value)
+            self._shared.labels(value)
         if not labels:
             self.of()
         METRICS.append(self)
@@ -89,7 +94,7 @@ class Counted:
     def of(self, *label: str) -> Tally:
         found = self._tallies.get(label)
         if found is None:
-            found = self._tallies[label] = Tally(self._shared.labels(*label) if label else self._shared)
+            found = self._tallies[label] = Tally(lambda: self._shared.labels(*label) if label else self._shared)
         return found
 
     @property
@@ -123,8 +128,9 @@ class Timed:
     def of(self, *label: str) -> Times:
         found = self._times.get(label)
         if found is None:
-            shared = self._shared.labels(*label) if label else self._shared
-            found = self._times[label] = Times(shared, self._bounds)
+            found = self._times[label] = Times(
+                lambda: self._shared.labels(*label) if label else self._shared, self._bounds
+            )
         return found
 
     def note(self, seconds: float) -> None:
@@ -251,8 +257,15 @@ def keep_moving() -> None:
     WORKERS.ask = lambda: 1
 
     def run() -> None:
+        has_failed = False
         while True:
-            move()
+            try:
+                move()
+                has_failed = False
+            except Exception as error:  # whatever it is: what is counted from now on may find its way again
+                if not has_failed:
+                    log.warning("numbers not handed on: %s", type(error).__name__)
+                has_failed = True
             time.sleep(EVERY)
 
     threading.Thread(target=run, name="moves numbers", daemon=True).start()

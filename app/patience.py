@@ -168,12 +168,14 @@ def watch(engine: Engine, by: Watch, patient: type[Patient] = Patient) -> None:
 def _refuse_closed(driver: Any, record: Any, _proxy: Any) -> None:
     """Lets the pool make another one where the server said what nobody has asked for: goodbye, mostly.
 
-    A question to the server would find the same out for a tenth of a millisecond; this takes a hundredth of that.
+    A question to the server would find the same out for a tenth of a millisecond; this takes a hundredth of that. A new
+    one is lent as it is: of two that are refused the pool says what is no OperationalError, whatever became of them.
     """
     about = record.info
     look = about.get("look")
-    if look is None and not driver.closed:
-        look = about["look"] = poll()
-        look.register(driver.fileno(), 1)  # POLLIN, and it always tells of errors and ends too
-    if driver.closed or look.poll(0):
+    if look is None:
+        if not driver.closed:
+            look = about["look"] = poll()
+            look.register(driver.fileno(), 1)  # POLLIN, and it always tells of errors and ends too
+    elif driver.closed or look.poll(0):
         raise sqlalchemy.exc.DisconnectionError

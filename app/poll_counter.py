@@ -11,8 +11,9 @@ from app.shared_counters import SharedCounters
 
 MOST_COUNTED = 1_000_000  # callers whose polls are counted at a time; beyond, the oldest are forgotten
 COUNT_BITS = 32
-COUNT_MASK = 2**COUNT_BITS - 1
-FULL = 2 ** (COUNT_BITS - 1)  # more than any limit allows, and with room above it
+HAS_ASKED = 2 ** (COUNT_BITS - 1)  # beside a count: Redis knows of this window
+COUNT_MASK = HAS_ASKED - 1
+FULL = HAS_ASKED // 2  # more than any limit allows, and with room above it
 
 Rate = tuple[int, int, Recent[int | str, int]]  # how many, in how many milliseconds, and the windows of the callers
 
@@ -67,7 +68,8 @@ class PollCounter:
 class SharedPollCounter(PollCounter):
     """Counts for all workers together, in Redis; while it does not answer, each worker allows its part of the limit.
 
-    A few polls of a window cost no question: a bell makes two a minute.
+    A few polls of a window cost no question: a bell makes two a minute. With each answer of Redis the count here is set
+    so that this worker's part of what is left remains to be given, should that have been the last answer.
     """
 
     def __init__(self, rates: list[limits.RateLimitItem], shared: SharedCounters) -> None:
@@ -83,38 +85,60 @@ class SharedPollCounter(PollCounter):
         with self._turns:
             if seconds := self._wait((caller, *others), now, self._parts()):
                 return seconds
-            used = [(rate, _used(rate, caller, now)) for rate in self._rates]
-            to_ask = [(rate, count) for rate, count in used if count >= self._shared.part(rate[0], rate[1])]
+            used = [(rate, *_used(rate, caller, now)) for rate in self._rates]
+            to_ask = [
+                (rate, 0 if has_asked else count)
+                for rate, count, has_asked in used
+                if has_asked or count >= self._shared.part(rate[0], rate[1])
+            ]
             if not to_ask:
                 self._add(caller, now)
                 return 0.0
         # Without the lock: nobody else is to wait for Redis.
-        has_answered = all(self._ask(rate, caller, used, now) for rate, used in to_ask)
+        asked = [(rate, self._ask(rate, caller, unknown, now)) for rate, unknown in to_ask]
         with self._turns:
-            seconds = self._wait((caller,), now, 1 if has_answered else self._shared.workers)
+            has_answered = all(window for _, window in asked)
+            seconds = self._wait((caller,), now, 1 if has_answered else self._shared.own_workers)
             if not seconds:
                 self._add(caller, now)
+            for (_, _, windows), window in asked:  # in place of what was added
+                if window is not None:
+                    windows.put(caller, window, now / 1000)
         return seconds
 
     def _parts(self) -> int:
-        return 1 if self._shared.is_up() else self._shared.workers
+        return 1 if self._shared.is_up() else self._shared.own_workers
 
-    def _ask(self, rate: Rate, caller: int | str, used: int, now: int) -> bool:
-        """Counts in Redis, and notes there and here how this caller's window stands; whether Redis has answered."""
+    def _ask(self, rate: Rate, caller: int | str, unknown: int, now: int) -> int | None:
+        """Counts a poll in Redis; how this caller's window then stands here, or None where Redis does not answer.
+
+        `unknown` is how many this worker has given in this window that Redis was not told of.
+        """
         amount, length, windows = rate
-        kept_out = shared_counters.kept_out(amount, length)
-        unknown = used if used <= kept_out else 0  # beyond, Redis was asked before in this window
-        counted = self._shared.count(f"polls/{length}/{caller}", length, 1 + unknown)
+        # Of two polls at once both may tell of the same ones: no more of them than are given without asking.
+        told = min(unknown, shared_counters.kept_out(amount, length))
+        counted = self._shared.count(f"polls/{length}/{caller}", length, 1 + told)
         if counted is None:
-            return False
+            return None
         is_over = counted.used > self._shared.most(amount, length, counted)
-        with self._turns:
-            count = max(_used(rate, caller, now), FULL if is_over else kept_out)
-            # It ends with that of Redis, or what is given without asking in the next one would be of the same.
-            windows.put(caller, now + counted.left << COUNT_BITS | count, now / 1000)
-        return True
+        count = FULL if is_over else self._without_the_rest(amount, amount - counted.used)
+        # It ends with that of Redis, or what is given without asking in the next one would be of the same.
+        window: int = now + counted.left << COUNT_BITS | HAS_ASKED | count
+        if is_over:
+            with self._turns:
+                windows.put(caller, window, now / 1000)
+        return window
+
+    def _without_the_rest(self, amount: int, left: int) -> int:
+        """The count that leaves this worker its part of what is left of a limit."""
+        workers = self._shared.own_workers
+        rest = left // workers or min(left, 1)  # with more workers than are left each allows one
+        return (amount // workers or 1) - rest
 
 
-def _used(rate: Rate, caller: int | str, now: int) -> int:
+def _used(rate: Rate, caller: int | str, now: int) -> tuple[int, bool]:
+    """How many were counted here in this window, and whether Redis was asked in it."""
     window = rate[2].get(caller)
-    return window & COUNT_MASK if window is not None and window >> COUNT_BITS > now else 0
+    if window is None or window >> COUNT_BITS <= now:
+        return 0, False
+    return window & COUNT_MASK, bool(window & HAS_ASKED)

@@ -10,6 +10,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
+from app import patience
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 0.1  # seconds, for an answer; whoever waits for longer is counted by this worker alone
@@ -65,12 +67,15 @@ def kept_out(amount: int, window: int) -> int:
 class SharedCounters:
     """The counters of one installation, as one worker sees them."""
 
-    def __init__(self, uri: str, workers: int, installation: str, settled: float = SETTLED) -> None:
+    def __init__(
+        self, uri: str, workers: int, installation: str, settled: float = SETTLED, patience: float = PATIENCE
+    ) -> None:
         self._uri = uri
+        self._patience = patience
         self._settled = settled
         # The braces keep an installation's keys together where Redis is spread over several servers.
         self._prefix = f"{{belfry:{hashlib.sha256(installation.encode()).hexdigest()[:12]}}}"
-        self.workers = self._own_workers = workers
+        self.workers = self.own_workers = workers  # of all machines, as far as is known, and of this one
         self._client: Any = None
         self._turns = threading.Lock()
         self._name = ""
@@ -113,12 +118,13 @@ class SharedCounters:
 
     def _ask(self, script: str, key: str, *arguments: int | str) -> Counted | None:
         # Whoever stands behind one who waits in vain does not begin to wait anew.
-        if not self.is_up() or not self._turns.acquire(timeout=PATIENCE):
+        if not self.is_up() or not self._turns.acquire(timeout=self._patience):
             return None
         try:
             if self._client is None:
                 return None
-            return _run(self._client, script, f"{self._prefix}:{key}", *arguments)
+            with patience.within(self._patience):  # of the whole answer: its own time-out begins anew with each piece
+                return _run(self._client, script, f"{self._prefix}:{key}", *arguments)
         except Exception as error:  # whatever it is, a request is not to fail by it
             self._lose(error)
             return None
@@ -152,7 +158,7 @@ class SharedCounters:
         except RuntimeError:  # no thread to be had: the next look finds one
             return
         if not self._has_looked:  # the first one waits for a moment, or it would be counted by this worker alone
-            thread.join(PATIENCE)
+            thread.join(self._patience)
 
     def _look(self) -> None:
         """Connects if need be, and says that this worker is there."""
@@ -160,8 +166,8 @@ class SharedCounters:
         began = time.monotonic()
         client = known = self._client
         try:
-            client = known or _connect(self._uri)
-            with self._turns:
+            client = known or connect(self._uri, self._patience)
+            with self._turns, patience.within(self._patience):
                 workers, _, _ = _run(client, REGISTER, f"{self._prefix}:workers", self._name, int(GONE))
         except Exception as error:  # whatever it is: nobody would look again
             if client is not known:
@@ -172,7 +178,7 @@ class SharedCounters:
             return
         if known is not None:  # it has answered for a while
             self._pause = FIRST_PAUSE
-        self.workers = max(workers, self._own_workers)
+        self.workers = max(workers, self.own_workers)
         if began >= self._trusted_until + LONGEST_KEPT_OUT / 1000:  # the others may have forgotten it
             self._joined = began
         self._trusted_until = began + TRUSTED
@@ -187,7 +193,8 @@ def _run(client: Any, script: str, key: str, *arguments: int | str) -> Counted:
     return Counted(int(used), int(left), int(workers))
 
 
-def _connect(uri: str) -> Any:
+def connect(uri: str, patience: float = PATIENCE) -> Any:
+    """A client that gives up after so many seconds."""
     # Here, for most do without Redis: loading it takes a tenth of a second and 6 MB.
     from redis import Redis
     from redis.backoff import NoBackoff
@@ -197,8 +204,8 @@ def _connect(uri: str) -> Any:
     return Redis.from_url(
         uri,
         single_connection_client=True,
-        socket_timeout=PATIENCE,
-        socket_connect_timeout=PATIENCE,
+        socket_timeout=patience,
+        socket_connect_timeout=patience,
         retry=Retry(NoBackoff(), 0),  # by itself it would try for seconds
         protocol=2,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),

@@ -27,11 +27,12 @@ def init_app(app: flask.Flask, settings: Settings) -> None:
         flask.g.began = time.perf_counter()
         given = flask.request.headers.get("X-Request-ID", "") if settings.trusted_proxies else ""
         flask.g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=flask.g.request_id, **_trace())
 
     app.before_request(begin)
     app.after_request(_finish)
+    # What comes next on the connection is another request, and may be none that comes this way.
+    app.teardown_request(lambda _error: structlog.contextvars.clear_contextvars())
 
 
 def _trace() -> dict[str, str]:

@@ -51,7 +51,7 @@ SESSIONS = [
         (
             "FROM users WHERE id = :user_id AND",
             "FROM users WHERE",
-            "tickets::looking_spends access::signing_out_leaves",
+            "tickets::the_session_is_of",
         ),
         ("until) if found.is_active else None", "until)", "sign_in::nobody_who_is_disabled"),
         (
@@ -407,6 +407,40 @@ SITES = [
     ),
 ]
 
+MACHINES = [
+    *_of(
+        "ops",
+        ("    if not _may_look(settings.current()):", "    if False:", "metrics::only_who_is_allowed"),
+        (
+            'if "Forwarded" in request.headers:',
+            "if False:",
+            "metrics::only_who_is_allowed",
+        ),
+        ("for address in [peer, *named])", "for address in [peer])", "metrics::only_who_is_allowed"),
+        ("for address in [peer, *named])", "for address in named)", "metrics::only_who_is_allowed"),
+        (
+            'request.environ.get("werkzeug.proxy_fix.orig", request.environ)',
+            "request.environ",
+            "metrics::only_who_is_allowed",
+        ),
+        ("return any(parsed in", "return bool(chosen) or any(parsed in", "metrics::only_who_is_allowed"),
+    ),
+    *_of("mirror", ("    if not is_signed(", "    if False and not is_signed(", "way_in::strangers_learn")),
+    *_of(
+        "checkup_way_in",
+        (
+            "return abs(time.time() - float(_serializer(secret_key).loads(given))) < GOOD_FOR",
+            "return bool(_serializer(secret_key).loads(given))",
+            "way_in::strangers_learn",
+        ),
+        (
+            "float(_serializer(secret_key).loads(given))",
+            "float(_serializer(secret_key).loads_unsafe(given)[1])",
+            "way_in::strangers_learn",
+        ),
+    ),
+]
+
 ROUTES = "route_limits::each_route_stops"
 LIMITS = [
     *_of(
@@ -417,7 +451,7 @@ LIMITS = [
         (
             "    _require_no_wait(polls.count(user_id))",
             "    polls.count(user_id)",
-            "fast_path::both_ways_count",
+            "shared_limits::polls_by_the_slow_way",
         ),
         ("    _require_no_wait(polls.wait(user_id, session))", "", "poll::who_replays"),
         ("        polls.count(session)\n        raise", "        raise", "poll::who_replays"),
@@ -455,8 +489,9 @@ LIMITS = [
     ),
     *_of(
         "poll_counter",
-        ("FULL if is_over else kept_out", "kept_out", "shared_limits::two_workers_allow"),
-        ("length, 1 + unknown)", "length, 1)", "shared_limits::what_was_given"),
+        ("FULL if is_over else self", "self", "shared_limits::two_workers_allow"),
+        ("length, 1 + told)", "length, 1)", "shared_limits::what_was_given"),
+        ("return (amount // workers or 1) - rest", "return 0", "shared_limits::what_redis_last_said"),
     ),
     *_of(
         "shared_counters",
@@ -465,9 +500,9 @@ LIMITS = [
             "return amount",
             "shared_limits::there_is_room",
         ),
-        ("socket_timeout=PATIENCE", "socket_timeout=3", "shared_limits::redis_hung_costs"),
+        ("socket_timeout=patience", "socket_timeout=3", "shared_limits::redis_hung_costs"),
     ),
     *_of("counters", ("amount * self._parts(key))", "amount)", "shared_limits::the_store_of")),
 ]
 
-CHECKS = [*SESSIONS, *OWNERS, *KEYS, *SITES, *LIMITS]
+CHECKS = [*SESSIONS, *OWNERS, *KEYS, *SITES, *MACHINES, *LIMITS]

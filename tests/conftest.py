@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _server.__enter__()
 
 
+@pytest.hookimpl(optionalhook=True)  # tests/forked.py does without xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: a good part of the tests waits, for a browser, a lock or a notice."""
     return (os.cpu_count() or 1) + 1

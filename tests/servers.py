@@ -219,7 +219,10 @@ class SmallDisk:
 
 
 class Relay:
-    """A way to a server that can lose connections without a word: they stay open, and nothing comes through."""
+    """A way to a server that can lose connections without a word: they stay open, and nothing comes through.
+
+    Where it `trickles`, what the server says comes byte after byte, `trickles` seconds apart.
+    """
 
     def __init__(self, port: int) -> None:
         self.to = port
@@ -227,6 +230,7 @@ class Relay:
         self.port: int = self.listener.getsockname()[1]
         self.lost = self.made = 0  # connections up to this number are lost
         self.ends: list[socket.socket] = []
+        self.trickles = 0.0
         self._go(self._accept)
 
     def lose_all(self) -> None:
@@ -250,6 +254,10 @@ class Relay:
     def _pass_on(self, number: int, source: socket.socket, target: socket.socket) -> None:
         while True:
             received = source.recv(65536)
+            while self.trickles and source.getpeername()[1] == self.to and received[1:]:
+                target.sendall(received[:1])
+                received = received[1:]
+                threading.Event().wait(self.trickles)
             if number > self.lost:
                 target.sendall(received) if received else target.shutdown(socket.SHUT_WR)
             if not received:

@@ -4,6 +4,7 @@
 """
 
 import concurrent.futures
+import json
 import os
 import queue
 import re
@@ -27,8 +28,8 @@ OWNED = re.compile(
     r"|api_key_id = :(?:api_)?key_id|session_epoch = :session_epoch|FROM ended_sessions\b"
     r"|\{MAY_READ[^}]*\}|(?:AND|WHERE) (?:users\.)?is_active\b"
 )
-# Written, not asked; or asked about numbers and not about anybody's rows.
-ELSEWHERE = {"checkup", "models", "vitals", "retention"}
+# Written, not asked; or asked about numbers, or for the operator, and not about anybody's rows.
+ELSEWHERE = {"checkup", "models", "vitals", "retention", "stats"}
 # The event that it names is of one key, which is asked for besides.
 HELD_OTHERWISE = {"idempotency": "api_key_id = :api_key_id AND key = :key AND CAST"}
 
@@ -74,13 +75,60 @@ def misplaced(checks: list[Check]) -> list[str]:
     return found
 
 
-def copy_to(folder: Path) -> None:
-    for name in COPIED:
-        if (postgres.ROOT / name).exists():
-            shutil.copytree(postgres.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "rivals"))
-    for path in postgres.ROOT.iterdir():
-        if path.is_file():
-            shutil.copy(path, folder / path.name)
+class Copy:
+    """A copy of the service with its tests, to be changed, and the process that runs pytest in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        without = shutil.ignore_patterns("__pycache__", "rivals")
+        for name in COPIED:
+            if (postgres.ROOT / name).exists():
+                shutil.copytree(postgres.ROOT / name, folder / name, ignore=without)
+        for path in postgres.ROOT.iterdir():
+            if path.is_file():
+                shutil.copy(path, folder / path.name)
+        self._changes = 0
+        command = [sys.executable, "-m", "tests.forked"]
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def run(self, arguments: list[str]) -> tuple[int | None, str]:
+        """The exit status of pytest, None where it did not end, and what it said."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        status, said = json.loads(self.process.stdout.readline())
+        return status, said
+
+    def take_out(self, check: Check) -> str:
+        """What is to be said of a check: nothing where a test has missed it."""
+        path = self.folder / "app" / f"{check.module}.py"
+        whole, times = path.read_text(), path.stat()
+        path.write_text(whole.replace(check.text, check.without))
+        # Python tells by the time of a file, in seconds, whether what it has compiled is of the present one.
+        self._changes += 1
+        os.utime(path, (self._changes, self._changes))
+        try:
+            status, said = self.run([*tests_of(check), *(["-k", check.only] if check.only else [])])
+        finally:
+            path.write_text(whole)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        if status is None:
+            return "the tests did not end"
+        if status == 0:
+            return "nobody misses it"
+        if status != 1 or "FAILED " not in said:
+            return f"the tests could not be run: {said[-900:]}"
+        return ""
+
+    def end(self) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 def tests_of(check: Check) -> list[str]:
@@ -95,32 +143,6 @@ def tests_of(check: Check) -> list[str]:
     return found
 
 
-def run(folder: Path, arguments: list[str], seconds: int = 120) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
-    )
-
-
-def take_out(check: Check, folder: Path) -> str:
-    """What is to be said of a check: nothing where a test has missed it."""
-    path = folder / "app" / f"{check.module}.py"
-    whole = path.read_text()
-    path.write_text(whole.replace(check.text, check.without))
-    try:
-        done = run(folder, [*tests_of(check), *(["-k", check.only] if check.only else [])])
-    except subprocess.TimeoutExpired:
-        return "the tests did not end"
-    finally:
-        path.write_text(whole)
-    if done.returncode == 0:
-        return "nobody misses it"
-    if done.returncode != 1 or "FAILED " not in done.stdout:
-        return f"the tests could not be run: {done.stdout[-600:]}{done.stderr[-300:]}"
-    return ""
-
-
 def main(modules: list[str]) -> None:
     everything = [*CHECKS, *scopes()]
     if wrong := misplaced(everything):
@@ -128,38 +150,59 @@ def main(modules: list[str]) -> None:
     checks = [check for check in everything if not modules or check.module in modules]
     began = time.monotonic()
     with postgres.server(), tempfile.TemporaryDirectory(prefix="belfry-taken-out-") as place:
-        folders: queue.Queue[Path] = queue.Queue()
-        for number in range(COPIES):
-            copy_to(Path(place) / str(number))
-            folders.put(Path(place) / str(number))
-
-        def in_a_copy(check: Check | None) -> str:
-            folder = folders.get()
-            try:
-                return take_out(check, folder) if check else untouched(checks, folder)
-            finally:
-                folders.put(folder)
-
-        if wrong_before := in_a_copy(None):
-            sys.exit(wrong_before)
-        with concurrent.futures.ThreadPoolExecutor(COPIES) as pool:
-            survivors = 0
-            for check, said in zip(checks, pool.map(in_a_copy, checks), strict=True):
-                survivors += bool(said)
-                first = check.text.strip().splitlines()[0]
-                sys.stdout.write(f"{check.module}: {first}\n" if not said else f"{check.module}: {first}\n  {said}\n")
-                sys.stdout.flush()
+        copies = [Copy(Path(place) / str(number)) for number in range(COPIES)]
+        try:
+            survivors = all_of(checks, copies)
+        finally:
+            for copy in copies:
+                copy.end()
     sys.stdout.write(f"{len(checks)} checks taken out in {time.monotonic() - began:.0f} s, {survivors} not missed\n")
     sys.exit(bool(survivors))
 
 
-def untouched(checks: list[Check], folder: Path) -> str:
-    """The tests of all checks, with every check in its place: what they say if one of them fails."""
-    every_test = sorted({test for check in checks for test in tests_of(check)})
-    done = run(folder, [*every_test, "-n", str(COPIES)], seconds=300)
-    if done.returncode == 0:
+def all_of(checks: list[Check], copies: list[Copy]) -> int:
+    """Takes all of them out, says which are not missed, and how many those are."""
+    free: queue.Queue[Copy] = queue.Queue()
+    for copy in copies:
+        free.put(copy)
+
+    def take_out(check: Check) -> tuple[str, float]:
+        copy, began = free.get(), time.monotonic()
+        try:
+            return copy.take_out(check), time.monotonic() - began
+        finally:
+            free.put(copy)
+
+    survivors = 0
+    with concurrent.futures.ThreadPoolExecutor(len(copies)) as pool:
+        for wrong in pool.map(lambda share: untouched(*share), zip(copies, shares_of(checks), strict=True)):
+            if wrong:
+                sys.exit(wrong)
+        for check, (said, seconds) in zip(checks, pool.map(take_out, checks), strict=True):
+            survivors += bool(said)
+            sys.stdout.write(f"{check.module}: {check.text.strip().splitlines()[0]} ({seconds:.1f} s)\n")
+            sys.stdout.write(f"  {said}\n" if said else "")
+            sys.stdout.flush()
+    return survivors
+
+
+def shares_of(checks: list[Check]) -> list[list[str]]:
+    """The tests of all checks, divided among the copies, those of a file together."""
+    files: dict[str, list[str]] = {}
+    for test in sorted({test for check in checks for test in tests_of(check)}):
+        files.setdefault(test.partition("::")[0], []).append(test)
+    shares: list[list[str]] = [[] for _ in range(COPIES)]
+    for tests in sorted(files.values(), key=len, reverse=True):
+        min(shares, key=len).extend(tests)
+    return shares
+
+
+def untouched(copy: Copy, tests: list[str]) -> str:
+    """What these tests say if one fails with every check in its place."""
+    if not tests:
         return ""
-    return f"The tests fail with every check in its place: {done.stdout[-3000:]}{done.stderr[-1000:]}"
+    status, said = copy.run(tests)
+    return "" if status == 0 else f"The tests fail with every check in its place: {said[-3000:]}"
 
 
 if __name__ == "__main__":

@@ -119,6 +119,13 @@ def test_without_the_service_bells_are_told_when_to_come_back(tmp_path: Path) ->
     assert (answer.headers["Retry-After"], answer.json()["status"]) == ("5", 503)
 
 
+def test_what_caddy_refuses_is_protected_as_what_the_service_refuses(behind: tuple[Service, int, Path]) -> None:
+    headers = call(behind[1], "GET", "/metrics").headers
+    assert headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert (headers["X-Content-Type-Options"], headers["Cross-Origin-Resource-Policy"]) == ("nosniff", "same-origin")
+
+
 @pytest.mark.parametrize(("method", "status", "heard"), [("GET", 200, 3), ("POST", 503, 1)])
 def test_a_get_that_dies_with_its_worker_is_asked_again_and_a_post_never(
     tmp_path: Path, method: str, status: int, heard: int

@@ -10,7 +10,7 @@ import flask
 import psycopg
 import pytest
 import sqlalchemy
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from app import comeback, db
@@ -101,6 +101,19 @@ def test_another_trouble_is_not_waited_out() -> None:
 
     assert Comeback(looks, comeback.is_away).wait()  # whoever asks again is told of it
     assert looks.made == 1
+
+
+def test_what_ends_its_own_connection_is_not_tried_for_ever(app: flask.Flask) -> None:
+    tries = 0
+
+    def fatal(connection: Connection) -> None:
+        nonlocal tries
+        tries += 1
+        connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(10)"))
+
+    with pytest.raises(db.LostRace):
+        db.read(fatal)
+    assert tries == db.TRIES
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What operators copy says what the code does: systemd units, Dockerfile, compose file, environment example."""
 
 import configparser
+import json
 import os
 import re
 import shlex
@@ -186,3 +187,26 @@ def test_the_environment_example_is_what_the_settings_say() -> None:
     said = dict(shlex.split(line)[0].split("=", 1) for line in lines)
     chosen = Settings(**{name.lower(): value for name, value in said.items() if value})
     assert chosen == Settings()
+
+
+def test_the_lines_for_a_shell_give_a_command_the_services_settings(tmp_path: Path) -> None:
+    (tmp_path / "belfry.env").write_text((DEPLOY / "belfry.env.example").read_text())
+    (tmp_path / "secret_key").write_text("0123456789abcdef" * 4)
+    (tmp_path / "database_url").write_text(f"postgresql://belfry:password@127.0.0.1:{free_port()}/belfry")
+    section = (postgres.ROOT / "docs/deploying.md").read_text().partition("\n## Commands\n")[2].partition("\n## ")[0]
+    exports = [line for line in section.splitlines() if line.startswith("export ")]
+    script = "\n".join([*exports, f"{sys.executable} -m flask doctor --no-network --json"])
+    done = subprocess.run(
+        ["sh", "-c", script.replace("/etc/belfry/", f"{tmp_path}/")],
+        cwd=postgres.ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    found = {finding["subject"]: finding["detail"] for finding in json.loads(done.stdout)}
+    assert (found["public address"], found["proxies"], found["database"], found["secret key"]) == (
+        "https://bell.example.com",
+        "1 trusted",
+        "DATABASE_URL names it",
+        "set",
+    )

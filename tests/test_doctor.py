@@ -19,6 +19,7 @@ from tests import postgres, rows
 from tests.cast import Person
 from tests.commands import run
 from tests.pooler import pooler
+from tests.redis_server import PASSWORD, redis_server
 from tests.service import wait_until
 from tests.variants import another_app
 
@@ -41,7 +42,8 @@ def test_the_doctor_looks_at_everything_and_says_what_to_do(app: flask.Flask) ->
     found = findings(app)
 
     assert set(found) == {
-        *("public address", "proxies", "database", "workers", "polls", "fast path", "origins", "secret key", "files"),
+        *("public address", "proxies", "database", "workers", "polls", "fast path", "origins", "secret key"),
+        *("files", "limits"),
         *(
             "encoding",
             "PostgreSQL",
@@ -182,6 +184,19 @@ def test_the_doctor_knows_which_settings_came_from_files(app: flask.Flask, tmp_p
     assert (
         f"look    SECRET_KEY_FILE: other users of this machine can read {secret} -> chmod 400 {secret}" in done.stdout
     )
+
+
+def test_the_doctor_asks_the_redis_that_counts(app: flask.Flask) -> None:
+    with redis_server() as redis, another_app(ratelimit_storage_uri=redis.uri) as counting:
+        found = findings(counting)["limits"]
+        redis.hang()
+        found_hung = findings(counting)["limits"]
+        redis.kill()
+        found_gone = findings(counting)["limits"]
+
+    assert (found["verdict"], "Redis answered after" in found["detail"]) == ("ok", True)
+    assert [one["verdict"] for one in (found_hung, found_gone)] == ["look", "look"]
+    assert PASSWORD not in str([found, found_hung, found_gone])
 
 
 # PostgreSQL

@@ -270,6 +270,22 @@ def test_a_valid_trace_is_in_every_line_of_its_request_and_no_other(
     assert "trace_id" not in of_the_next
 
 
+def test_what_the_worker_says_after_a_request_is_not_of_its_trace(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with running_service(log=log, WEB_CONCURRENCY="1") as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            trace = f"traceparent: 00-{TRACE}-{SPAN}-01"
+            connection.sendall(f"GET /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\n{trace}\r\n\r\n".encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+            connection.sendall(b"no request\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        lines = [json.loads(line) for line in log.read_text().split("\n")[:-1]]
+
+    [request] = [line for line in lines if line["event"] == "request"]
+    [refusal] = [line for line in lines if line["event"] == "refused by the worker"]
+    assert (request["trace_id"], "trace_id" in refusal) == (TRACE, False)
+
+
 def test_the_number_is_on_every_answer_but_a_plain_polls(alice: Person) -> None:
     numbered = [alice.get("/"), alice.get("/notifications"), alice.get("/livez"), alice.get("/notifications/99")]
     assert all(AN_ID.fullmatch(answer.headers["X-Request-ID"]) for answer in numbered)

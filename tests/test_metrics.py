@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -270,11 +271,27 @@ def test_a_killed_worker_takes_along_what_it_was_and_not_what_it_counted() -> No
         assert not dead
 
 
+def test_without_its_folder_the_service_goes_on_without_numbers() -> None:
+    """systemd empties /dev/shm of an ordinary user's files when that user has logged out (RemoveIPC)."""
+    with running_service(WEB_CONCURRENCY="1") as service:
+        [first] = workers_of(service)
+        shutil.rmtree(folder_of(service))
+
+        first.kill()
+
+        wait_until(lambda: [worker.pid for worker in workers_of(service)] not in ([], [first.pid]), "another is there")
+        wait_until(lambda: Browser(service.url).open("/readyz").status == 200, "it serves")
+        assert Browser(service.url).open("/nowhere").status == 404
+        assert Browser(service.url).open("/metrics").status == 500  # rather than numbers that are none
+
+
 def test_the_numbers_folder_is_fresh_kept_by_a_reload_and_gone_in_the_end() -> None:
     left_over = MEMORY / f"belfry-metrics-{os.getpid()}-left"
     in_use = MEMORY / f"belfry-metrics-{os.getpid()}-used"
+    pipe = MEMORY / f"belfry-metrics-{os.getpid()}-pipe"  # of another user's: whoever opens it waits for a writer
     left_over.mkdir()
     in_use.mkdir()
+    os.mkfifo(pipe)
     handle = os.open(in_use, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -296,6 +313,7 @@ def test_the_numbers_folder_is_fresh_kept_by_a_reload_and_gone_in_the_end() -> N
     finally:
         os.close(handle)
         in_use.rmdir()
+        pipe.unlink()
 
 
 LOCAL, PROXY, STRANGER = "127.0.0.1", "10.0.0.1", "198.51.100.7"

@@ -4,6 +4,7 @@ Workers run under gevent, and so do these: each is a program of its own, beside 
 """
 
 import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 import sqlalchemy
 import sqlalchemy.exc
 
-from app import db, errors
+from app import comeback, db, errors
 from tests import postgres
 from tests.hosts import WireHost, make_key, query
 from tests.servers import Relay, Server, running_server
@@ -23,6 +24,8 @@ from tests.test_workers import Bell, sign_in
 
 LISTENERS = "SELECT pid FROM pg_stat_activity WHERE starts_with(query, 'LISTEN')"
 LATE = 6  # seconds, on a machine that is busy with tests: five are promised; without any measure it would be a minute
+
+READY = b"Z\0\0\0\5I"  # how a server ends what it says to whoever may ask now
 
 BEGINNING = """
 from gevent import monkey
@@ -134,6 +137,34 @@ def test_a_connection_that_the_server_has_closed_is_not_lent(app: flask.Flask) -
         return found
 
     assert db.at_once(find_pid) != pid
+
+
+class Goodbye(Relay):
+    """A way to a server that closes each connection once somebody has signed in."""
+
+    said = False
+
+    def _pass_on(self, number: int, source: socket.socket, target: socket.socket) -> None:
+        while received := source.recv(65536):
+            target.sendall(received)
+            if self.said and received.endswith(READY):
+                break
+        target.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_closes_what_it_has_just_opened_is_away(server: Server) -> None:
+    relay = Goodbye(server.port)
+    engine = db.make_engine(f"postgresql+psycopg://belfry@127.0.0.1:{relay.port}/belfry", 2)
+    with contextlib.closing(relay), contextlib.ExitStack() as stack:
+        stack.callback(engine.dispose)
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT 1").scalar_one() == 1
+        engine.dispose()
+        relay.said = True
+        for _ in range(3):
+            with pytest.raises(sqlalchemy.exc.OperationalError) as raised, engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+            assert comeback.is_away(raised.value)
 
 
 def test_a_transaction_that_was_forgotten_is_ended_by_the_server_and_worth_another_try(app: flask.Flask) -> None:

@@ -254,3 +254,46 @@ def test_a_cache_in_front_keeps_nobodys_inbox_for_another() -> None:
             for stranger in ({}, {"Cookie": sign_in(service, "mallory")}):
                 assert b"For ada alone" not in call(proxy, "GET", path, **stranger).body
         assert not list((proxy.folder / "cache").rglob("?" * 32))
+
+
+def test_a_network_of_ipv6_counts_as_one_address(service: Service) -> None:
+    strict = changed(SITE.read_text(), ("rate=100r/s", "rate=1r/m"), ("burst=300", "burst=1"))
+    with nginx(service.port, site=strict, more="set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;") as proxy:
+
+        def statuses(*addresses: str) -> list[int]:
+            return [call(proxy, "GET", "/livez", Host="localhost", X_Real_IP=address).status for address in addresses]
+
+        assert statuses("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:ffff::7") == [200, 200, 429]
+        assert statuses("2001:db8:1:3::1", "2001:db8:1::1", "2001:db8:2::1") == [200, 200, 200]
+        assert statuses("2001:db8::1", "2001:db8::5:6:7:8", "2001:db8::9") == [200, 200, 429]
+        assert statuses("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.1", "192.0.2.1") == [200, 200, 200, 200, 429]
+
+
+PROTECTION = {
+    "Strict-Transport-Security": "max-age=31536000",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_what_nginx_refuses_is_protected_as_what_the_service_refuses(proxy: Proxy, accept: str) -> None:
+    hidden = call(proxy, "GET", "/metrics", Accept=accept)
+    assert {name: hidden.headers[name] for name in PROTECTION} == PROTECTION
+    assert hidden.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "line", ["TRACE / HTTP/1.1", "GET /%00 HTTP/1.1", "nothing that is HTTP", "GET / HTTP/1.1\r\nHost: a b"]
+)
+def test_what_nginx_cannot_read_is_protected_too(proxy: Proxy, line: str) -> None:
+    head = raw(proxy, line.encode() + b"\r\n" + HOST + b"\r\n").decode().split("\r\n\r\n")[0]
+    assert re.match(r"HTTP/1.1 40[05] ", head), head
+    for name, value in PROTECTION.items():
+        assert f"{name}: {value}" in head, head
+
+
+def test_nginx_says_nothing_twice(proxy: Proxy) -> None:
+    for path in ("/login", "/notifications/unread", "/api/v1/events", "/static/favicon.svg"):
+        given = call(proxy, "GET", path).headers
+        assert [len(given.get_all(name, [])) for name in PROTECTION] == [1, 1, 1], path

@@ -37,12 +37,14 @@ class Installation:
         url = self.service.database_url
         restored = sqlalchemy.make_url(url).set(database=self.restored).render_as_string(hide_password=False)
         programs = str(postgres.program("pg_dump", url).parent)
+        script = script.replace("belfry_restored", self.restored).replace("belfry.dump", str(self.folder / "dump"))
         done = subprocess.run(
             ["/bin/sh", "-eu"],
-            input=script.replace("belfry_restored", self.restored).replace("belfry.dump", str(self.folder / "dump")),
+            input=script.replace("--owner=belfry ", f"--owner={sqlalchemy.make_url(url).username} "),
             cwd=postgres.ROOT,
             env={
                 **self.service.environment,
+                "ADMIN_URL": postgres.plain(url),
                 "DATABASE_URL": postgres.plain(url),
                 "RESTORED_URL": postgres.plain(restored),
                 "PATH": f"{programs}:{os.environ['PATH']}",

@@ -42,6 +42,7 @@ THREATS = [
     "A short, default or lost secret",
     "A hole in what we depend on",
     "A forged `Host`",
+    "Another user of the machine",
     "gunicorn's control socket",
     "Strangers who read `/metrics` or what doctor asks",
 ]

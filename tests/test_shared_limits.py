@@ -1,6 +1,8 @@
 """Limits counted in Redis for all workers together, and what holds while Redis does not answer."""
 
+import contextlib
 import http.client
+import itertools
 import logging
 import threading
 import time
@@ -17,10 +19,12 @@ from app.settings import SettingsError, load
 from app.shared_counters import SharedCounters
 from tests.cast import Person
 from tests.redis_server import PASSWORD, RedisServer, redis_server
+from tests.servers import Relay
 from tests.service import Service, running_service, wait_until
 from tests.variants import another_app
 from tests.web import Browser
 
+PATIENCE = 3  # seconds, where Redis is to answer: on a busy machine that may take longer than a request would wait
 POLLS = 20
 CALLS = 300  # of another route, a minute
 WORKERS = 2
@@ -44,9 +48,12 @@ def redis(_redis: RedisServer) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def shared_service(_redis: RedisServer) -> Iterator[Service]:
+def shared_service(_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with running_service(
-        WEB_CONCURRENCY=str(WORKERS), RATELIMIT_STORAGE_URI=_redis.uri, POLL_LIMIT=f"{POLLS} per minute"
+        log=tmp_path_factory.mktemp("service") / "log",
+        WEB_CONCURRENCY=str(WORKERS),
+        RATELIMIT_STORAGE_URI=_redis.uri,
+        POLL_LIMIT=f"{POLLS} per minute",
     ) as service:
         yield service
 
@@ -55,9 +62,17 @@ def counter_of_a_worker(
     redis: RedisServer, rates: str, settled: float = 0, workers: int = WORKERS
 ) -> SharedPollCounter:
     """One of several workers: one that has been there for long, where `settled` is 0."""
-    shared = SharedCounters(redis.uri, workers, "http://bell.example", settled=settled)
+    shared = SharedCounters(redis.uri, workers, "http://bell.example", settled=settled, patience=PATIENCE)
     assert shared.is_up()
     return SharedPollCounter(parse_many(rates), shared)
+
+
+def workers_key(redis: RedisServer) -> str:
+    """Where Redis keeps who the workers are."""
+    keys = redis.ask("KEYS", "*:workers")
+    assert isinstance(keys, list)
+    [key] = keys
+    return str(key.decode())
 
 
 def signed_in(service: Service, subject: str) -> str:
@@ -79,6 +94,14 @@ def ask(service: Service, cookie: str, path: str = "/notifications/unread") -> t
         return connection.getresponse().status, time.monotonic() - began
     finally:
         connection.close()
+
+
+def times_unshared(service: Service) -> int | None:
+    """How often workers have counted by themselves and ceased to; None while one does."""
+    assert service.log
+    log = service.log.read_text()
+    times = log.count("limits not shared")
+    return times if log.count("limits shared again") == times else None
 
 
 def statuses(service: Service, cookie: str, requests: int, path: str = "/notifications/unread") -> Counter[int]:
@@ -154,7 +177,9 @@ def test_several_limits_hold_each(redis: RedisServer) -> None:
 
 
 def test_two_installations_on_one_redis_count_apart(redis: RedisServer) -> None:
-    one, other = (SharedCounters(redis.uri, 1, name) for name in ("https://a.example", "https://b.example"))
+    one, other = (
+        SharedCounters(redis.uri, 1, name, patience=PATIENCE) for name in ("https://a.example", "https://b.example")
+    )
 
     assert [shared.count("x", 60_000).used for shared in (one, one, other) if shared.is_up()] == [1, 2, 1]  # type: ignore[union-attr]
 
@@ -162,11 +187,30 @@ def test_two_installations_on_one_redis_count_apart(redis: RedisServer) -> None:
 def test_the_service_counts_polls_and_other_calls_for_both_workers_together(
     redis: RedisServer, shared_service: Service
 ) -> None:
-    cookie = signed_in(shared_service, "ada")
+    def count(names: Iterator[str]) -> list[Counter[int]] | None:
+        """What a new person is answered, and None where a worker counted by itself for a while."""
+        cookie, before = signed_in(shared_service, next(names)), times_unshared(shared_service)
+        answers = [
+            statuses(shared_service, cookie, POLLS + 10),
+            # Of each worker's part, 150, one may have got all of these.
+            statuses(shared_service, cookie, CALLS + 10, "/preferences"),
+        ]
+        return answers if times_unshared(shared_service) == before is not None else None
 
-    assert statuses(shared_service, cookie, POLLS + 10) == {200: POLLS, 429: 10}
-    # Of each worker's part, 150, one may have got all of these.
-    assert statuses(shared_service, cookie, CALLS + 10, "/preferences") == {200: CALLS, 429: 10}
+    names = (f"ada {number}" for number in itertools.count())
+    answers = wait_until(lambda: count(names), "Redis answers all the while", seconds=60)
+
+    assert answers == [{200: POLLS, 429: 10}, {200: CALLS, 429: 10}]
+
+
+def test_polls_by_the_slow_way_stop_at_the_limit_of_both_workers(redis: RedisServer, app: flask.Flask) -> None:
+    """A worker that knows of no refusal yet learns from Redis that there is no room."""
+    chosen = {"ratelimit_storage_uri": redis.uri, "web_concurrency": WORKERS, "poll_limit": f"{POLLS} per minute"}
+    with another_app(fast_path=False, **chosen) as one, another_app(fast_path=False, **chosen) as other:
+        alices = [Person(one, "alice"), Person(other, "alice")]
+        answers = Counter(alices[number % WORKERS].poll().status_code for number in range(POLLS + 10))
+
+    assert answers == {200: POLLS, 429: 10}
 
 
 def test_redis_killed_costs_no_poll_and_the_workers_parts_hold(redis: RedisServer, shared_service: Service) -> None:
@@ -195,6 +239,20 @@ def test_redis_hung_delays_polls_once_and_is_then_left_alone(redis: RedisServer,
     slow = sum(seconds > 0.09 for _, seconds in answers)
     assert slow <= len(answers) // 4
     assert max(seconds for _, seconds in answers) < 1
+
+
+def test_redis_that_answers_by_the_byte_delays_a_poll_no_longer(redis: RedisServer) -> None:
+    with contextlib.closing(Relay(redis.port)) as relay:
+        uri = redis.uri.replace(f":{redis.port}", f":{relay.port}")
+        with running_service(WEB_CONCURRENCY="1", RATELIMIT_STORAGE_URI=uri, POLL_LIMIT="20 per minute") as service:
+            cookie = signed_in(service, "ada")
+            statuses(service, cookie, 3)
+            relay.trickles = 0.05
+
+            answers = [ask(service, cookie) for _ in range(6)]
+
+    assert {status for status, _ in answers} == {200}
+    assert max(seconds for _, seconds in answers) < 0.6  # an answer has some twenty bytes
 
 
 def test_redis_emptied_begins_to_count_anew_and_nothing_else_happens(
@@ -280,6 +338,44 @@ def test_the_addresses_password_may_come_from_a_file_and_redis_by_a_socket(
 
     assert load().ratelimit_storage_uri == redis.uri
     assert load(ratelimit_storage_uri="unix:///run/redis.sock?db=1").ratelimit_storage_uri.startswith("unix:")
+
+
+def test_workers_that_were_killed_take_no_part_of_what_each_allows_while_redis_is_away(redis: RedisServer) -> None:
+    killed = [counter_of_a_worker(redis, "100 per minute") for _ in range(20)]
+    worker = counter_of_a_worker(redis, "100 per minute")
+    assert redis.ask("ZCARD", workers_key(redis)) == len(killed) + 1
+    assert worker.count("ada") == 0
+    redis.kill()
+
+    assert sum(worker.count("ada") == 0 for _ in range(100)) == (100 - 1) // WORKERS
+    assert sum(worker.count("grace") == 0 for _ in range(100)) == 100 // WORKERS
+
+
+def test_killed_workers_take_no_part_of_other_calls_either(redis: RedisServer) -> None:
+    counters = [SharedCounters(redis.uri, WORKERS, "http://bell.example", patience=PATIENCE) for _ in range(20)]
+    assert all(shared.is_up() for shared in counters)
+    store = Counters(workers=WORKERS, shared=counters[-1])
+    redis.kill()
+
+    key = "LIMITER/address/x/300/1/minute"
+    assert sum(store.incr(key, 60) <= CALLS for _ in range(CALLS)) == CALLS // WORKERS
+
+
+@pytest.mark.parametrize(
+    ("workers", "given", "allowed"), [(2, 40, 30), (2, 99, 1), (2, 100, 0), (12, 1, 8), (12, 95, 1), (200, 50, 1)]
+)
+def test_what_redis_last_said_is_left_of_a_limit_is_divided_when_it_goes(
+    redis: RedisServer, workers: int, given: int, allowed: int
+) -> None:
+    one = counter_of_a_worker(redis, "100 per minute", settled=60, workers=workers)
+    # All others have counted, and no room is left for what they may have given.
+    counter = workers_key(redis).replace(":workers", ":polls/60000/ada")
+    redis.ask("HSET", counter, *[word for number in range(workers) for word in (f"other {number}", "1")])
+    redis.ask("PEXPIRE", counter, "60000")
+    assert [one.count("ada") for _ in range(given)] == [0] * given
+    redis.kill()
+
+    assert sum(one.count("ada") == 0 for _ in range(100)) == allowed
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def test_the_name_of_a_session_that_is_over_is_told_to_nobody(
     assert "ticket-page.js" in page
 
 
+def test_the_session_is_of_whom_the_ticket_is_for_among_others(anonymous: FlaskClient, ticket: str) -> None:
+    for subject in ("aaron", "zoe"):
+        db.write(people.save_user, subject, None, None)
+
+    assert anonymous.post(ticket).status_code == 303
+    assert anonymous.get("/notifications/unread").get_json()["user"] == "alice"
+
+
 def test_of_ten_who_spend_a_ticket_at_once_one_gets_in(app: flask.Flask, ticket: str) -> None:
     start = Barrier(10)
 

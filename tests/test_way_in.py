@@ -40,15 +40,23 @@ PROXIES = {
     "drops a header": GOOD + 'proxy_set_header Belfry-User "";',
     "is closed": "return 503;",
     "leads elsewhere": "return 302 https://elsewhere.example/;",
+    "has a page for everything": "return 200 welcome;",
+    "has JSON for everything": 'return 200 \'{"status": "ok"}\';',
+    "has figures": "return 200 1;",
     "tells figures": GOOD,
+    "hangs up on figures": GOOD,
     "speaks TLS": GOOD,
 }
+
+
+# Nobody may ask for figures from here.
+SETTINGS = {"TRUSTED_PROXIES": "1", "WEB_CONCURRENCY": "1", "METRICS_ALLOW": "192.0.2.99"}
 
 
 @pytest.fixture(scope="module")
 def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
     """The service with one trusted proxy, the addresses of the proxies in front of it, and their certificate."""
-    with running_service(TRUSTED_PROXIES="1", WEB_CONCURRENCY="1") as service, tempfile.TemporaryDirectory() as name:
+    with running_service(**SETTINGS) as service, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         certificate(folder)
         ports = {name: free_port() for name in [*PROXIES, "is one of two"]}
@@ -65,7 +73,8 @@ def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
 
 def server(folder: Path, name: str, port: int, url: str) -> str:
     passed_on = "" if "return" in PROXIES[name] else f"proxy_pass {url};"
-    figures = f"location = /metrics {{ return {'200 figures' if name == 'tells figures' else '404'}; }}"
+    status = {"tells figures": "200 figures", "hangs up on figures": "444"}.get(name, "404")
+    figures = f"location = /metrics {{ return {status}; }}"
     tls = f"ssl_certificate {folder}/certificate; ssl_certificate_key {folder}/key;" if name == "speaks TLS" else ""
     listens = f"listen 127.0.0.1:{port}{' ssl' if tls else ''};"
     return f"server {{ {listens} {tls} {figures} location / {{ {PROXIES[name]} {passed_on} }} }}"
@@ -112,7 +121,9 @@ def certificate(folder: Path) -> None:
 
 def coming_in(app: flask.Flask, url: str | None, **settings: Any) -> Findings:
     """What doctor finds through that address, its own subjects only."""
-    with another_app(public_url=url, **{"trusted_proxies": 1, **settings}) as installation:
+    with another_app(
+        public_url=url, **{"trusted_proxies": 1, "metrics_allow": "192.0.2.99", **settings}
+    ) as installation:
         with installation.app_context():
             known = set(findings(installation, "--no-network"))
         found = findings(installation, "--json")
@@ -122,13 +133,19 @@ def coming_in(app: flask.Flask, url: str | None, **settings: Any) -> Findings:
 Ways = tuple[Service, dict[str, str], Path]
 
 
-@pytest.mark.parametrize("name", ["good", "sets the address anew"])
+@pytest.mark.parametrize("name", ["good", "sets the address anew", "hangs up on figures"])
 def test_behind_a_good_proxy_nothing_forged_is_believed(app: flask.Flask, ways: Ways, name: str) -> None:
     found = coming_in(app, ways[1][name])
 
     assert set(found) == {"way in", "addresses", "scheme", "host", "Belfry-User", "metrics"}
     assert {finding["verdict"] for finding in found.values()} == {"ok"}, found
     assert "127.0.0.1" in found["addresses"]["detail"]
+
+
+def test_figures_are_no_secret_from_those_who_may_see_them(app: flask.Flask, ways: Ways) -> None:
+    found = coming_in(app, ways[1]["tells figures"], metrics_allow="127.0.0.0/8")
+
+    assert (found["metrics"]["verdict"], "METRICS_ALLOW" in found["metrics"]["detail"]) == ("ok", True)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +159,9 @@ def test_behind_a_good_proxy_nothing_forged_is_believed(app: flask.Flask, ways: 
         ("drops a header", "Belfry-User", "broken", "Belfry-User"),
         ("is closed", "way in", "look", "does the proxy pass every path on"),
         ("leads elsewhere", "way in", "look", "does the proxy pass every path on"),
+        ("has a page for everything", "way in", "look", "does the proxy pass every path on"),
+        ("has JSON for everything", "way in", "look", "does the proxy pass every path on"),
+        ("has figures", "way in", "look", "does the proxy pass every path on"),
         ("tells figures", "metrics", "broken", "deny /metrics"),
     ],
 )
@@ -159,6 +179,7 @@ def test_on_https_the_certificate_must_be_good(app: flask.Flask, ways: Ways, mon
     found = coming_in(app, urls["speaks TLS"])
     assert found["way in"]["verdict"] == "look"
     assert "self" in found["way in"]["detail"]
+    assert "SSL_CERT_FILE" in found["way in"]["advice"]
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     found = coming_in(app, urls["speaks TLS"])

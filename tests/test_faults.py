@@ -17,7 +17,7 @@ from bench.faults.figures import HEAD, Figures, add_up
 from bench.faults.people import ANSWERED, FAILED, HONEST, Books, Notes, Request, balance, judge
 from bench.faults.run import Load, measure
 from bench.faults.stage import Stage, set_up
-from bench.faults.wire import Answer
+from bench.faults.wire import Answer, run
 from tests.crashes import DEEP
 
 # What hurts most and takes least; the others have the same promises.
@@ -84,7 +84,7 @@ def test_the_books_notice_what_is_lost_and_what_is_there_twice(stage: Stage) -> 
         await sender.send(notes, 0.05, over)
         return await balance(notes, readers)
 
-    books = asyncio.run(publish())
+    books = run(publish())
     assert books == (len(notes.acknowledged), 0, 0)
     assert books.acknowledged > 0
 
@@ -97,7 +97,7 @@ def test_the_books_notice_what_is_lost_and_what_is_there_twice(stage: Stage) -> 
             " SELECT person.id, inbox_version, events.id, expires_at FROM person, events WHERE title = %s",
             (people[0], title),
         )
-    assert asyncio.run(balance(notes, readers)) == (books.acknowledged + 1, 3, 1)
+    assert run(balance(notes, readers)) == (books.acknowledged + 1, 3, 1)
 
 
 def answer(status: int, **headers: str) -> Answer:

@@ -10,7 +10,7 @@ from bench.faults.faults import Fault
 from bench.faults.figures import SLOW, Figures, add_up, end
 from bench.faults.people import ANSWERED, Notes, Reader, Sender, balance, rest
 from bench.faults.stage import Stage
-from bench.faults.wire import Address, Unanswered, Wire
+from bench.faults.wire import Address, Unanswered, Wire, run
 
 QUIET = 2.0  # seconds of load before the fault
 PEACE = 3.0  # seconds without trouble after which it is over
@@ -36,7 +36,7 @@ def measure(stage: Stage, fault: Fault, load: Load = USUAL, quiet: float = QUIET
     """The figures of one fault."""
     readers = stage.readers(load.readers)
     senders = stage.senders(load.senders, readers)
-    return asyncio.run(_measure(stage, fault, load, readers, senders, quiet, peace))
+    return run(_measure(stage, fault, load, readers, senders, quiet, peace))
 
 
 async def _measure(

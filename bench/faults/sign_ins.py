@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from bench.faults.people import ANSWERED, Notes, Reader
 from bench.faults.run import Load, under_load
 from bench.faults.stage import Stage
-from bench.faults.wire import Address, Unanswered, Wire
+from bench.faults.wire import Address, Unanswered, Wire, run
 
 CROWD = 100
 POLLS = Load(readers=100, poll=0.5, senders=0)  # 200 polls a second
@@ -44,7 +44,7 @@ class Crowd(NamedTuple):
 
 def measure(stage: Stage, seconds: float, warm_up: float = WARM_UP, polls: Load = POLLS) -> Crowd:
     """So many seconds of polls alone, then as many beside the crowd."""
-    return asyncio.run(_measure(stage.readers(polls.readers), polls, stage.own, seconds, warm_up))
+    return run(_measure(stage.readers(polls.readers), polls, stage.own, seconds, warm_up))
 
 
 async def _measure(readers: Sequence[Reader], polls: Load, own: Address, seconds: float, warm_up: float) -> Crowd:

@@ -15,7 +15,7 @@ from bench.faults.figures import SLOW
 from bench.faults.people import ANSWERED, Notes, Reader, Sender, rest
 from bench.faults.run import Load
 from bench.faults.stage import Stage
-from bench.faults.wire import Unanswered, Wire
+from bench.faults.wire import Unanswered, Wire, run
 from tests.crashes import workers
 
 LOAD = Load(readers=60, poll=0.5, senders=4, send=0.4)
@@ -61,7 +61,7 @@ class Soaked(NamedTuple):
 def measure(stage: Stage, seconds: float, warm_up: float = WARM_UP, load: Load = LOAD) -> Soaked:
     """What so many seconds of mixed load leave behind, once it is warm."""
     readers = stage.readers(load.readers)
-    return asyncio.run(_measure(stage, load, readers, stage.senders(load.senders, readers), seconds, warm_up))
+    return run(_measure(stage, load, readers, stage.senders(load.senders, readers), seconds, warm_up))
 
 
 async def _measure(

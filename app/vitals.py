@@ -68,8 +68,9 @@ class Vitals:
         with self._turns:
             asking = self._asking
             if asking is None or asking.is_over.is_set():
-                asking = self._asking = _Asking()
+                asking = _Asking()
                 threading.Thread(target=self._run, args=[asking], name="vitals", daemon=True).start()
+                self._asking = asking  # not before: without its thread it would never be over
         asking.is_over.wait(PATIENCE)
         # What hangs half-way has found something nevertheless.
         return {metrics.DATABASE_UP: 0, **asking.found}

@@ -43,6 +43,7 @@ def behind(supervisor: socket.socket, epoch: Path) -> Iterator[tuple[Service, Pr
     settings = {"WEB_CONCURRENCY": "2", "POLL_LIMIT": "1000000 per minute", "EPOCH_FILE": str(epoch)}
     with behind_nginx(**settings, NOTIFY_SOCKET=supervisor.getsockname()) as behind:
         assert supervisor.recv(1000).startswith(b"READY=1")
+        wait_until(lambda: len(workers(behind[0])) == 2, "both workers are there")
         yield behind
 
 
@@ -157,8 +158,10 @@ def test_a_new_release_that_cannot_start_leaves_the_running_one_alone(
     before = set(workers(service))
     with crowd(service, proxy) as readers:
         epoch.write_text("no epoch at all")
-        start_another(service)
-        wait_until(lambda: set(workers(service)) == before, "it has ended")
-        epoch.write_text("1")
+        try:
+            start_another(service)
+            wait_until(lambda: set(workers(service)) == before, "it has ended")
+        finally:
+            epoch.write_text("1")
         readers.wait_for(GET=50, POST=3)
     assert readers.failed == []

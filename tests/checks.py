@@ -483,7 +483,7 @@ LIMITS = [
     *_of("inbox_api", ("with limits.one_poll(reader.user_id, reader.counted_as):", "if True:", "poll::100_polls")),
     *_of(
         "fastpath",
-        ("caller and not self.polls.count(*caller)", "caller", "fast_path::both_ways_count"),
+        ("caller and not self.polls.count(*caller)", "caller", "fast_path::polls_that_are_answered_from_memory_stop"),
         (
             "return None if self.polls.count(reader.user_id) else answer",
             "return answer",

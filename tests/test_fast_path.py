@@ -3,6 +3,7 @@
 import threading
 import time
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -225,6 +226,18 @@ def test_both_ways_count_by_the_same_counter(another_app: MakeApp, alice: Person
         return [poll.status_code for poll in polls]
 
     assert answers(True) == answers(False)
+
+
+def test_polls_that_are_answered_from_memory_stop_at_the_limit(another_app: MakeApp, alice: Person) -> None:
+    worker = Worker(another_app(fast_path=True, poll_limit="40 per minute"))
+    person = Person(worker.app, "alice")
+    tag = person.poll().headers["ETag"]
+    worker.learn(person)
+
+    answered = Counter(person.poll(tag).status_code for _ in range(60))
+
+    assert set(answered) == {304, 429}
+    assert answered[304] < 40
 
 
 def test_refused_polls_count_on_both_ways(another_app: MakeApp, alice: Person) -> None:

@@ -5,6 +5,7 @@ Only where it listens and whom it asks is changed in it: addresses, ports, names
 
 import contextlib
 import datetime
+import ipaddress
 import socket
 import ssl
 import subprocess
@@ -93,7 +94,7 @@ def nginx(upstream_port: int, port: int | None = None, site: str | None = None, 
         folder = Path(name)
         folder.chmod(0o711)  # started by root, its workers are another user
         proxy_port, plain_port = port or free_port(), free_port()
-        _write_certificate(folder)
+        write_certificate(folder)
         text = changed(
             site or SITE.read_text(),
             ("listen [::]:443 ssl http2;", ""),  # not every machine that runs tests has IPv6
@@ -125,9 +126,11 @@ def behind_nginx(**settings: str) -> Iterator[tuple[Service, Proxy]]:
         yield service, proxy
 
 
-def _write_certificate(folder: Path) -> None:
+def write_certificate(folder: Path) -> None:
+    """One for this machine that nobody has signed but itself: `fullchain.pem`, and its key in `privkey.pem`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -137,7 +140,8 @@ def _write_certificate(folder: Path) -> None:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), here]), critical=False)
         .sign(key, hashes.SHA256())
     )
     (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

@@ -1,8 +1,6 @@
 """`flask doctor` comes in through real proxies, good ones and those that are set up wrong."""
 
 import contextlib
-import datetime
-import ipaddress
 import subprocess
 import tempfile
 import time
@@ -12,14 +10,12 @@ from typing import Any
 
 import flask
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from itsdangerous import URLSafeSerializer
 
 from app import checkup_way_in
 from tests import postgres
 from tests.programs import find
+from tests.proxy import write_certificate
 from tests.service import Service, answers, free_port, running_service, wait_until
 from tests.test_doctor import Findings, findings
 from tests.variants import another_app
@@ -58,7 +54,7 @@ def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
     """The service with one trusted proxy, the addresses of the proxies in front of it, and their certificate."""
     with running_service(**SETTINGS) as service, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        certificate(folder)
+        write_certificate(folder)
         ports = {name: free_port() for name in [*PROXIES, "is one of two"]}
         servers = [server(folder, name, ports[name], service.url) for name in PROXIES]
         plain = f"http://127.0.0.1:{ports['good']}"
@@ -68,14 +64,18 @@ def ways() -> Iterator[tuple[Service, dict[str, str], Path]]:
         with nginx(folder, "\n".join(servers)):
             wait_until(lambda: answers(f"{plain}/login"), "nginx answers")
             urls = {name: f"http{'s' * (name == 'speaks TLS')}://127.0.0.1:{port}" for name, port in ports.items()}
-            yield service, urls, folder / "certificate"
+            yield service, urls, folder / "fullchain.pem"
 
 
 def server(folder: Path, name: str, port: int, url: str) -> str:
     passed_on = "" if "return" in PROXIES[name] else f"proxy_pass {url};"
     status = {"tells figures": "200 figures", "hangs up on figures": "444"}.get(name, "404")
     figures = f"location = /metrics {{ return {status}; }}"
-    tls = f"ssl_certificate {folder}/certificate; ssl_certificate_key {folder}/key;" if name == "speaks TLS" else ""
+    tls = (
+        f"ssl_certificate {folder}/fullchain.pem; ssl_certificate_key {folder}/privkey.pem;"
+        if name == "speaks TLS"
+        else ""
+    )
     listens = f"listen 127.0.0.1:{port}{' ssl' if tls else ''};"
     return f"server {{ {listens} {tls} {figures} location / {{ {PROXIES[name]} {passed_on} }} }}"
 
@@ -95,28 +95,6 @@ def nginx(folder: Path, servers: str) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait(timeout=30)
-
-
-def certificate(folder: Path) -> None:
-    """One for 127.0.0.1 that nobody has signed but itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (folder / "certificate").write_bytes(made.public_bytes(pem))
-    (folder / "key").write_bytes(key.private_bytes(pem, private, serialization.NoEncryption()))
 
 
 def coming_in(app: flask.Flask, url: str | None, **settings: Any) -> Findings:
